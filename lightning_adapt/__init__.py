@@ -1,0 +1,25 @@
+"""Five research methods as PyTorch Lightning callbacks, samplers and modules for the Trainer you already have."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from lightning_adapt._shared.lazy import attach
+
+if TYPE_CHECKING:  # for type checkers and editors; at run time the names are imported at first use
+    from lightning_adapt.rs2.callback import RS2Callback as RS2Callback
+    from lightning_adapt.rs2.datamodule import RS2DataModule as RS2DataModule
+    from lightning_adapt.rs2.loader import rs2_loader as rs2_loader
+    from lightning_adapt.rs2.sampler import RS2Sampler as RS2Sampler
+
+__version__ = "0.1.0"
+
+METHODS: tuple[str, ...] = ("rs2",)  # one folder each; a new method is a folder and an entry here
+
+_EXPORTS = {
+    name: f"lightning_adapt.{method}.{where}"
+    for method in METHODS
+    for name, where in importlib.import_module(f"lightning_adapt.{method}").EXPORTS.items()
+}
+__getattr__, __dir__, __all__ = attach(__name__, _EXPORTS)

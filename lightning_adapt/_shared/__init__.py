@@ -1,0 +1,1 @@
+"""What two or more methods need; one theme per file. Nothing here imports a method."""

@@ -1,0 +1,130 @@
+"""Argument checks with one error style: which argument, what is allowed, what came, what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+_SHOWN_CHARACTERS = 120
+
+
+def describe(value: object) -> str:
+    """Return a short, one-line picture of a value for an error message.
+
+    Args:
+        value: Anything.
+
+    Returns:
+        `repr(value)` with its type where that is not plain, cut to a readable length.
+    """
+    text = " ".join(repr(value).split())
+    if len(text) > _SHOWN_CHARACTERS:
+        text = text[: _SHOWN_CHARACTERS - 3] + "..."
+    return text if isinstance(value, (str, int, float, bool, type(None))) else f"{text} ({type(value).__name__})"
+
+
+def problem(argument: str, allowed: str, received: object, remedy: str) -> str:
+    """Compose the one error text that every check of this package uses.
+
+    Args:
+        argument: Name of the argument as the user writes it.
+        allowed: What would have been accepted, worded to follow "must be".
+        received: The value that came.
+        remedy: What the user should do, a full sentence.
+
+    Returns:
+        One line of text.
+
+    Example:
+        >>> problem("ratio", "a number in (0, 1]", 2, "Pass 0.1 to train on a tenth of the data per round.")
+        '`ratio` must be a number in (0, 1], but got 2. Pass 0.1 to train on a tenth of the data per round.'
+    """
+    return f"`{argument}` must be {allowed}, but got {describe(received)}. {remedy}"
+
+
+def check_fraction(argument: str, value: Any, remedy: str) -> float:
+    """Check a share in (0, 1].
+
+    Args:
+        argument: Name of the argument.
+        value: What the user passed.
+        remedy: What the user should do instead.
+
+    Returns:
+        The value as a float.
+
+    Raises:
+        TypeError: If the value is no real number.
+        ValueError: If it is outside (0, 1] or not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(problem(argument, "a number in (0, 1]", value, remedy))
+    if not math.isfinite(value) or not 0 < value <= 1:
+        raise ValueError(problem(argument, "a number in (0, 1]", value, remedy))
+    return float(value)
+
+
+def check_integer(argument: str, value: Any, remedy: str, *, minimum: int = 0, maximum: int | None = None) -> int:
+    """Check a whole number inside a closed range.
+
+    Args:
+        argument: Name of the argument.
+        value: What the user passed; booleans are refused.
+        remedy: What the user should do instead.
+        minimum: Smallest value allowed.
+        maximum: Largest value allowed; None for no bound.
+
+    Returns:
+        The value as an int.
+
+    Raises:
+        TypeError: If the value is no whole number.
+        ValueError: If it is outside the range.
+    """
+    allowed = f"a whole number >= {minimum}" if maximum is None else f"a whole number from {minimum} to {maximum}"
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(problem(argument, allowed, value, remedy))
+    number = int(value.__index__())
+    if number < minimum or (maximum is not None and number > maximum):
+        raise ValueError(problem(argument, allowed, value, remedy))
+    return number
+
+
+def check_choice(argument: str, value: Any, choices: Sequence[str], remedy: str) -> str:
+    """Check that a value is one of a few words.
+
+    Args:
+        argument: Name of the argument.
+        value: What the user passed.
+        choices: The words allowed.
+        remedy: What the user should do instead.
+
+    Returns:
+        The value.
+
+    Raises:
+        ValueError: If the value is not among the choices.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(problem(argument, "one of " + ", ".join(map(repr, choices)), value, remedy))
+    return value
+
+
+def check_flag(argument: str, value: Any, remedy: str) -> bool:
+    """Check a true/false switch.
+
+    Args:
+        argument: Name of the argument.
+        value: What the user passed.
+        remedy: What the user should do instead.
+
+    Returns:
+        The value.
+
+    Raises:
+        TypeError: If the value is no bool (1, "yes" and None are refused: they hide mistakes).
+    """
+    if not isinstance(value, bool):
+        raise TypeError(problem(argument, "True or False", value, remedy))
+    return value

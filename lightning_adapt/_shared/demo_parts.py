@@ -1,0 +1,143 @@
+"""The small data modules and networks that demos, demo configs and benchmarks train."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics.functional.classification import multiclass_accuracy
+from typing_extensions import override
+
+from lightning_adapt._shared.datasets import digits, fashion_mnist
+
+
+class ImageDataModule(LightningDataModule):
+    """Digits (default) or Fashion-MNIST, held in memory.
+
+    Args:
+        name: "digits" (scikit-learn, no download) or "fashion-mnist" (where the machine has it).
+        batch_size: Samples per batch.
+        num_workers: Worker processes of the train loader.
+    """
+
+    def __init__(self, name: str = "digits", batch_size: int = 32, num_workers: int = 0) -> None:
+        super().__init__()
+        if name not in ("digits", "fashion-mnist"):
+            raise ValueError(f"`name` must be one of 'digits', 'fashion-mnist', but got {name!r}. Use 'digits'.")
+        self.name = name
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.train: TensorDataset | None = None
+        self.test: TensorDataset | None = None
+
+    @override
+    def setup(self, stage: str) -> None:
+        if self.train is None:
+            self.train, self.test = (
+                digits() if self.name == "digits" else (fashion_mnist("train"), fashion_mnist("test"))
+            )
+
+    @override
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self._ready(self.train), self.batch_size, shuffle=True, num_workers=self.num_workers)
+
+    @override
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self._ready(self.test), 1000)
+
+    @override
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self.val_dataloader()
+
+    @override
+    def predict_dataloader(self) -> DataLoader[Any]:
+        return self.val_dataloader()
+
+    @staticmethod
+    def _ready(dataset: TensorDataset | None) -> TensorDataset:
+        if dataset is None:
+            raise RuntimeError("Call setup('fit') before asking for a loader.")
+        return dataset
+
+
+def small_cnn(image_size: int, n_classes: int = 10, width: int = 16) -> nn.Sequential:
+    """Return a two-convolution network for gray images of shape (B, 1, S, S).
+
+    Args:
+        image_size: Side S in pixels, >= 4.
+        n_classes: Outputs.
+        width: Channels of the first convolution; the second has twice as many.
+
+    Returns:
+        The network; logits of shape (B, n_classes).
+    """
+    side = image_size // 4
+    return nn.Sequential(
+        nn.Conv2d(1, width, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(width, 2 * width, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(2 * width * side * side, 64),
+        nn.ReLU(),
+        nn.Linear(64, n_classes),
+    )
+
+
+class ImageClassifier(LightningModule):
+    """A small convolutional network with SGD and a one-cycle schedule over the true number of steps.
+
+    Args:
+        image_size: Side of the images in pixels.
+        n_classes: Number of classes.
+        width: Channels of the first convolution.
+        learning_rate: Peak of the schedule.
+    """
+
+    def __init__(
+        self, image_size: int = 8, n_classes: int = 10, width: int = 16, learning_rate: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = small_cnn(image_size, n_classes, width)
+        self.learning_rate = learning_rate
+        self.n_classes = n_classes
+
+    @override
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.net(images)
+        return logits
+
+    @override
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
+        self.log("train_loss", loss, batch_size=len(batch[1]))
+        return loss
+
+    @override
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        logits = self(batch[0])
+        self.log("val_loss", nn.functional.cross_entropy(logits, batch[1]), batch_size=len(batch[1]))
+        accuracy = multiclass_accuracy(logits, batch[1], self.n_classes, average="micro")
+        self.log("val_accuracy", accuracy, batch_size=len(batch[1]), prog_bar=True)
+
+    @override
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.validation_step(batch, batch_idx)
+
+    @override
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return self(batch[0]).argmax(-1)
+
+    @override
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), self.learning_rate, momentum=0.9, nesterov=True)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,98 @@
+"""RS2DataModule: RS2 for people who keep their data choices in a DataModule, by Lightning's public interface only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from typing_extensions import override
+
+from lightning_adapt._shared.checks import check_flag, check_fraction, check_integer, problem
+from lightning_adapt._shared.loaders import replace_loader
+from lightning_adapt.rs2.loader import rs2_loader
+from lightning_adapt.rs2.sampler import Mode
+
+__all__ = ["RS2DataModule"]
+
+# hooks that go to the inner DataModule as they are; Lightning sees the inner function, so that one which was not
+# overridden there counts as not overridden here
+_DELEGATED = (
+    "prepare_data",
+    "setup",
+    "teardown",
+    "on_exception",
+    "val_dataloader",
+    "test_dataloader",
+    "predict_dataloader",
+    "on_before_batch_transfer",
+    "transfer_batch_to_device",
+    "on_after_batch_transfer",
+    "state_dict",
+    "load_state_dict",
+)
+
+
+class RS2DataModule(LightningDataModule):
+    """Wrap a DataModule so that each epoch trains on one RS2 round of its train data.
+
+    Okanovic et al., ICLR 2024, arXiv 2305.18424; see `RS2Sampler` and `RS2Callback`. Everything but the train loader
+    comes from the inner DataModule unchanged, validation included: set `Trainer(check_val_every_n_epoch=...)` yourself.
+    For `lightning.pytorch` only.
+
+    Args:
+        inner: Your DataModule.
+        ratio: Share of the data per round, in (0, 1]; the paper's r.
+        mode: As in `RS2Sampler`.
+        stratify: Keep the class proportions in every round.
+        loader: Which train loader when there are several: a dict key or a position.
+        seed: Seed of the sample order.
+
+    Raises:
+        TypeError: If `inner` is no LightningDataModule.
+        ValueError: If an argument is out of range; in `fit`, if the train loader cannot be sampled.
+    """
+
+    def __init__(
+        self,
+        inner: LightningDataModule,
+        ratio: float = 0.1,
+        *,
+        mode: Mode = "without",
+        stratify: bool = False,
+        loader: str | int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(inner, LightningDataModule):
+            remedy = "Pass your DataModule, or use rs2_loader for a plain loader."
+            raise TypeError(problem("inner", "a lightning.pytorch LightningDataModule", inner, remedy))
+        self.inner = inner  # before super().__init__, which sets `trainer`
+        super().__init__()
+        self.ratio = check_fraction("ratio", ratio, "Pass 0.1 to train on a tenth of the data per round.")
+        self.mode = mode
+        self.stratify = check_flag("stratify", stratify, "Pass True to keep the class proportions.")
+        self.loader = loader
+        self.seed = check_integer("seed", seed, "Pass any whole number that is not negative.")
+        for hook in _DELEGATED:
+            setattr(self, hook, getattr(inner, hook))
+
+    @property
+    def trainer(self) -> Any:  # type: ignore[override]  # the inner DataModule may ask for it in its own hooks
+        """The Trainer that both DataModules belong to."""
+        return self.inner.trainer
+
+    @trainer.setter
+    def trainer(self, trainer: Any) -> None:
+        self.inner.trainer = trainer
+
+    @override
+    def train_dataloader(self) -> Any:
+        return replace_loader(self.inner.train_dataloader(), self.loader, self._rounds, "RS2")
+
+    def _rounds(self, loader: Any) -> Any:
+        return rs2_loader(
+            loader, self.ratio, mode=self.mode, stratify=self.stratify, seed=self.seed, position=self._position
+        )
+
+    def _position(self) -> int:
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        return int(progress.current.ready)

@@ -1,0 +1,59 @@
+"""The picture of RS2: how much of the data was seen, and how evenly (extra `figures`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from lightning_adapt._shared.checks import check_integer
+from lightning_adapt._shared.imports import require
+from lightning_adapt.rs2.functional import expected_coverage
+from lightning_adapt.rs2.sampler import MODES, RS2Sampler
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["coverage_figure"]
+
+_COUNTED_SAMPLES = 10**8  # beyond it the visits of the first rounds are counted; a figure must not take minutes
+
+
+def coverage_figure(sampler: RS2Sampler, rounds: int) -> Figure:
+    """Draw the share of the data seen over the rounds for each mode, and how often each row was visited.
+
+    Args:
+        sampler: The sampler; its own mode is drawn in full strength.
+        rounds: Rounds to show, >= 1.
+
+    Returns:
+        A matplotlib figure that belongs to no window.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is missing; names the extra.
+        ValueError: If `rounds` is smaller than 1.
+    """
+    require("figures", "coverage_figure", "matplotlib")
+    from matplotlib.figure import Figure
+
+    check_integer("rounds", rounds, "Pass the number of rounds to show.", minimum=1)
+    n, k = sampler.n_rows, sampler.epoch_size(0)
+    counted = max(1, min(rounds, _COUNTED_SAMPLES // k))
+    visits = torch.zeros(n, dtype=torch.int64)
+    for round_index in range(counted):
+        visits += torch.bincount(sampler.draw(round_index, torch.arange(sampler.epoch_size(round_index))), minlength=n)
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for mode in MODES:
+        share = [expected_coverage(done, n, k, mode) for done in range(rounds + 1)]
+        own = mode == sampler.mode
+        left.plot(share, label=mode, linewidth=2.5 if own else 1.2, alpha=1 if own else 0.6)
+    left.set(xlabel="rounds", ylabel="share of the data seen", ylim=(0, 1.02), title=f"coverage, {k} of {n} a round")
+    left.legend(frameon=False)
+    how_often = torch.bincount(visits)
+    right.bar(range(len(how_often)), (how_often / n).tolist())
+    right.set(xlabel=f"visits after {counted} rounds", ylabel="share of the rows", title=f"evenness, mode {sampler.mode!r}")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure

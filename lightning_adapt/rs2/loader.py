@@ -1,0 +1,82 @@
+"""rs2_loader: the plain PyTorch way to RS2, from the loader that you already have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from lightning_adapt._shared.loaders import (
+    LoaderConflictError,
+    ResumableLoader,
+    find_targets,
+    inspect_loader,
+    rebuild_loader,
+)
+from lightning_adapt.rs2.sampler import Mode, RS2Sampler
+
+__all__ = ["rs2_loader"]
+
+
+def rs2_loader(
+    loader: DataLoader[Any],
+    ratio: float = 0.1,
+    *,
+    mode: Mode = "without",
+    stratify: bool = False,
+    num_replicas: int | None = None,
+    rank: int | None = None,
+    seed: int = 0,
+    position: Callable[[], int] | None = None,
+) -> ResumableLoader:
+    """Return a loader like yours whose every epoch is one RS2 round.
+
+    Okanovic et al., ICLR 2024, arXiv 2305.18424; see `RS2Sampler`. K is rounded down to whole global batches. Call
+    `loader.sampler.set_epoch(round)` before each round (Lightning does it). `state_dict` and `load_state_dict` resume
+    inside a round; Lightning calls them too, except when `trainer.estimated_stepping_batches` was read first
+    (Lightning #20550): use `RS2Callback` there.
+
+    Args:
+        loader: Your loader, over a map-style data set; it stays as it is.
+        ratio: Share of the data per round, in (0, 1]; the paper's r.
+        mode: As in `RS2Sampler`.
+        stratify: Keep the class proportions in every round; reads the data set's `targets`, `labels` or `y`.
+        num_replicas: Number of ranks. None: from the process group, at use.
+        rank: This rank. None: from the process group, at use.
+        seed: Seed shared by all ranks.
+        position: Returns the batches of the running round already used. None: counted by the loader itself.
+
+    Returns:
+        The new loader.
+
+    Raises:
+        LoaderConflictError: If your loader cannot be rebuilt; the text says why and what to do.
+        ValueError: If an argument is out of range, or a round holds no whole global batch.
+
+    Example:
+        >>> import torch
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> loader = DataLoader(TensorDataset(torch.arange(1000)), batch_size=10, shuffle=True)
+        >>> rounds = rs2_loader(loader, 0.1)
+        >>> len(loader), len(rounds)
+        (100, 10)
+    """
+    parts = inspect_loader(loader, "RS2")
+    if isinstance(parts.source, RS2Sampler):
+        raise LoaderConflictError(
+            "RS2: the `train loader` must be without an RS2Sampler, but got one. To solve it, use the callback or the "
+            "sampler, not both."
+        )
+    sampler = RS2Sampler(
+        parts.source,
+        ratio,
+        mode=mode,
+        targets=find_targets(loader.dataset) if stratify else None,
+        round_to=parts.batch_size,
+        num_replicas=num_replicas,
+        rank=rank,
+        seed=seed,
+    )
+    return rebuild_loader(loader, sampler, position=position)
+

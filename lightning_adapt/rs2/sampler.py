@@ -1,0 +1,298 @@
+"""RS2Sampler: each round draws a fresh random share of the data; plain PyTorch, no Lightning."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence, Sized
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_adapt._shared.checks import check_choice, check_fraction, check_integer, problem
+from lightning_adapt._shared.hashing import derive_key
+from lightning_adapt._shared.sampling import EpochSampler
+from lightning_adapt.rs2.functional import (
+    PERMUTATION_VERSION,
+    RANDPERM_LIMIT,
+    Method,
+    bootstrap_rows,
+    expected_coverage,
+    permute,
+    round_size,
+    stratified_order,
+    weighted_order,
+)
+
+__all__ = ["Boundary", "Mode", "RS2Sampler"]
+
+Mode = Literal["without", "independent", "bootstrap"]
+Boundary = Literal["stream", "partition"]
+
+MODES: tuple[str, ...] = ("without", "independent", "bootstrap")
+
+
+class RS2Sampler(EpochSampler):
+    """Draw a fresh random share of the data each round (Repeated Sampling of Random Subsets).
+
+    Okanovic et al., ICLR 2024, arXiv 2305.18424. A round takes the place of an epoch: the same number of rounds as
+    epochs before costs `ratio` of the time, and a learning-rate schedule written per epoch still ends at its end.
+    Mode "without" reads an endless stream of reshuffled passes over the data in blocks of K: position p lies in pass
+    c = p div N at place p mod N, and round t owns the positions [tK, (t+1)K). After T rounds every row was seen
+    floor(TK/N) or ceil(TK/N) times. Differs from the authors' code in: the block that crosses the end of a pass takes
+    its rest from the next pass (theirs repeats the head of the old one), and nothing is dropped.
+
+    Use it with any DataLoader; call `set_epoch(round)` before each round, as for `DistributedSampler` (Lightning does).
+
+    Args:
+        data_source: A data set, its number of rows, or a lightning_adapt sampler to sample from.
+        ratio: Share of the data per round, in (0, 1]; the paper's r.
+        mode: "without" replacement over rounds (the paper's headline); "independent": a fresh subset each round, no
+            row twice inside it (the paper's variant with replacement); "bootstrap": with replacement everywhere.
+        targets: Class of each row of the data set, shape (N,): every round then holds the classes in proportion (ours).
+        weights: Sampling weight of each row of the data set, shape (N,), >= 0; only with mode "independent".
+        boundary: "stream" as above; "partition": each pass is cut into 1/ratio blocks, so that a round never holds a
+            row twice. Needs 1/ratio to be a whole number. Blocks differ by one row, or, with `round_to` or several
+            ranks, are rounded down, leaving out a few (different) rows per pass.
+        round_to: Round K down to a multiple of this many samples per rank, usually the batch size.
+        permutation: "randperm", "feistel" (O(1) memory) or "auto": the latter above 2^24 rows.
+        num_replicas: Number of ranks W. None: from the process group, at use.
+        rank: This rank. None: from the process group, at use.
+        seed: Seed shared by all ranks.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range or two exclude each other. That K holds no whole global batch is
+            found when the number of ranks is known, at the first `len` or iteration.
+
+    Example:
+        >>> sampler = RS2Sampler(1000, ratio=0.1, seed=7)
+        >>> seen = set()
+        >>> for round_index in range(10):
+        ...     sampler.set_epoch(round_index)
+        ...     seen.update(sampler)
+        >>> len(sampler), len(seen)
+        (100, 1000)
+    """
+
+    def __init__(
+        self,
+        data_source: int | Sized | EpochSampler,
+        ratio: float = 0.1,
+        *,
+        mode: Mode = "without",
+        targets: Sequence[int] | Tensor | None = None,
+        weights: Sequence[float] | Tensor | None = None,
+        boundary: Boundary = "stream",
+        round_to: int | None = None,
+        permutation: Method = "auto",
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(data_source, num_replicas=num_replicas, rank=rank, seed=seed)
+        self.ratio = check_fraction("ratio", ratio, "Pass 0.1 to train on a tenth of the data per round.")
+        self.mode = check_choice("mode", mode, MODES, "Use 'without' unless you need another.")
+        self.boundary = check_choice("boundary", boundary, ("stream", "partition"), "Use 'stream'.")
+        self.permutation = check_choice(
+            "permutation", permutation, ("auto", "randperm", "feistel"), "Leave it at 'auto'."
+        )
+        self.round_to = (
+            None if round_to is None else check_integer("round_to", round_to, "Pass the batch size.", minimum=1)
+        )
+        self.targets = None if targets is None else _check_targets(targets, *self._rows_described())
+        self.weights = None if weights is None else _check_weights(weights, *self._rows_described())
+        self._check_combination()
+        self._cache: dict[tuple[Any, ...], Tensor] = {}
+        if self._num_replicas is not None:
+            self.epoch_size(0)  # raises now when no global batch fits
+
+    # -- size of a round ------------------------------------------------------------------------------------------
+    @property
+    def multiple(self) -> int:
+        """Samples that K is a multiple of: ranks times `round_to`."""
+        return self.num_replicas * (self.round_to or 1)
+
+    def epoch_size(self, epoch: int) -> int:
+        """Return the samples of a round, all ranks together: K, the same for each unless blocks differ by one."""
+        if self.boundary == "partition":
+            first, end = self._block(epoch)
+            return end - first
+        return round_size(self.n_rows, self.ratio, self.multiple)
+
+    def coverage(self, rounds: int) -> float:
+        """Return the expected share of distinct rows seen after some rounds.
+
+        Args:
+            rounds: Rounds done, >= 0.
+
+        Returns:
+            A share in [0, 1]; exact in mode "without". With `weights` it is an upper bound.
+        """
+        check_integer("rounds", rounds, "Pass a number of rounds.")
+        return expected_coverage(rounds, self.n_rows, self.epoch_size(0), self.mode)
+
+    def _block(self, epoch: int) -> tuple[int, int]:
+        blocks = round(1 / self.ratio)
+        number = epoch % blocks
+        first, end = number * self.n_rows // blocks, (number + 1) * self.n_rows // blocks
+        if self.multiple > 1:  # ranks and loaders need equal rounds: all get the smallest block, in whole batches
+            size = self.n_rows // blocks // self.multiple * self.multiple
+            if size < 1:
+                round_size(self.n_rows, self.ratio, self.multiple)  # raises with the smallest legal ratio
+            end = first + size
+        return first, end
+
+    # -- what a round draws ---------------------------------------------------------------------------------------
+    def draw(self, epoch: int, positions: Tensor) -> Tensor:
+        """Return the rows at some positions of a round.
+
+        Args:
+            epoch: The round, t.
+            positions: 0 <= p < K. Shape (P,), dtype int64.
+
+        Returns:
+            Rows in 0..N-1. Shape (P,), dtype int64.
+        """
+        if self.mode == "bootstrap":
+            return self._draw_bootstrap(epoch, positions)
+        if self.weights is not None:
+            return self._cached("weighted", epoch, self._weighted_round)[positions]
+        if self.mode == "independent":
+            return self._pass(epoch, positions)
+        if self.boundary == "partition":
+            return self._pass(epoch // round(1 / self.ratio), positions + self._block(epoch)[0])
+        stream = positions + epoch * self.epoch_size(epoch)
+        cycle, place = stream // self.n_rows, stream % self.n_rows
+        drawn = torch.empty_like(stream)
+        for number in range(int(cycle.min()), int(cycle.max()) + 1) if len(cycle) else ():
+            inside = cycle == number
+            drawn[inside] = self._pass(number, place[inside])
+        return drawn
+
+    def _pass(self, cycle: int, place: Tensor) -> Tensor:
+        """Return the rows at some places of a shuffled pass over the data."""
+        if self.targets is not None:
+            return self._cached("stratified", cycle, self._stratified_pass)[place]
+        if self._uses_feistel():
+            return permute(place, self.n_rows, self._key, cycle, method="feistel")
+        return self._cached("pass", cycle, self._whole_pass)[place]
+
+    def _draw_bootstrap(self, epoch: int, positions: Tensor) -> Tensor:
+        if self.targets is None:
+            return bootstrap_rows(positions, self.n_rows, self._key, epoch)
+        slots = self._cached("stratified", epoch, self._stratified_pass)[positions]  # fixes the class of each slot
+        labels = self._of_population(self.targets)
+        by_class = self._cached("by class", 0, lambda _: torch.argsort(labels, stable=True))
+        counts = torch.bincount(labels)
+        first, label = torch.cumsum(counts, 0) - counts, labels[slots]
+        # a uniform number per position, reused as the place inside the class
+        within = bootstrap_rows(positions, 2**53 - 1, self._key, epoch) % counts[label]
+        return by_class[first[label] + within]
+
+    def _whole_pass(self, cycle: int) -> Tensor:
+        return permute(torch.arange(self.n_rows), self.n_rows, self._key, cycle, method="randperm")
+
+    def _stratified_pass(self, cycle: int) -> Tensor:
+        return stratified_order(self._of_population(self.targets), self._key, cycle)
+
+    def _weighted_round(self, epoch: int) -> Tensor:
+        return weighted_order(self._of_population(self.weights), self.epoch_size(epoch), self._key, epoch)
+
+    def _cached(self, what: str, number: int, build: Callable[[int], Tensor]) -> Tensor:
+        """Keep the two orders used last: a round touches at most two passes when K <= N."""
+        key = (what, number, self.version)
+        if key not in self._cache:
+            while len(self._cache) >= 3:
+                del self._cache[next(iter(self._cache))]
+            self._cache[key] = build(number)
+        return self._cache[key]
+
+    def _uses_feistel(self) -> bool:
+        return self.permutation == "feistel" or (self.permutation == "auto" and self.n_rows > RANDPERM_LIMIT)
+
+    @property
+    def _key(self) -> int:
+        # a domain per mode: the same seed must not give correlated orders; a changed population starts a new stream
+        return derive_key(self.seed, MODES.index(self.mode), self.version)
+
+    def _rows_described(self) -> tuple[int, bool]:
+        """Return how many rows `targets` and `weights` must describe, and whether exactly that many."""
+        rows = self.rows()
+        return (self.n_rows, True) if rows is None else (int(rows.max()) + 1, False)
+
+    def _of_population(self, values: Tensor | None) -> Tensor:
+        if values is None:
+            raise RuntimeError("This draw needs targets or weights that the sampler was not given.")
+        rows = self.rows()
+        return values if rows is None else values[rows]
+
+    # -- resume ---------------------------------------------------------------------------------------------------
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what must be equal for (round, position) to mean the same row."""
+        return {
+            "n": self.n_rows,
+            "k": self.epoch_size(0),
+            "seed": self.seed,
+            "mode": self.mode,
+            "version": PERMUTATION_VERSION,
+            "boundary": self.boundary,
+            "permutation": "feistel" if self._uses_feistel() else "randperm",
+            "targets": _digest(self.targets),
+            "weights": _digest(self.weights),
+        }
+
+    def _check_combination(self) -> None:
+        if self.weights is not None and self.mode != "independent":
+            raise ValueError(
+                problem("weights", "left out unless mode='independent'", self.mode, "Pass mode='independent'.")
+            )
+        if self.weights is not None and self.targets is not None:
+            raise ValueError(
+                problem("targets", "left out when `weights` is given", "both", "Fold the class balance into weights.")
+            )
+        if self.weights is not None:
+            positive, needed = int((self.weights > 0).sum()), round_size(self.n_rows, self.ratio)
+            if positive < needed:
+                remedy = f"Lower ratio to {positive / self.n_rows:g} or give more rows a weight."
+                raise ValueError(problem("weights", f"positive for at least {needed} rows", positive, remedy))
+        if self.boundary == "partition":
+            if self.mode != "without":
+                raise ValueError(
+                    problem("boundary", "'stream' unless mode='without'", "partition", "Use mode='without'.")
+                )
+            if abs(1 / self.ratio - round(1 / self.ratio)) > 1e-9 * round(1 / self.ratio):
+                remedy = f"Use ratio=1/{round(1 / self.ratio)} or boundary='stream'."
+                raise ValueError(
+                    problem("ratio", "one over a whole number when boundary='partition'", self.ratio, remedy)
+                )
+
+
+def _check_targets(targets: Sequence[int] | Tensor, n: int, exact: bool) -> Tensor:
+    checked = torch.as_tensor(targets)
+    remedy = "Pass one class number per row, for example dataset.targets."
+    if checked.is_floating_point() or checked.is_complex():
+        raise TypeError(problem("targets", "whole numbers", checked.dtype, remedy))
+    _check_length("targets", checked, n, exact, remedy)
+    return torch.unique(checked, return_inverse=True)[1].cpu()
+
+
+def _check_weights(weights: Sequence[float] | Tensor, n: int, exact: bool) -> Tensor:
+    checked = torch.as_tensor(weights, dtype=torch.float64).cpu()
+    remedy = "Pass one number >= 0 per row."
+    _check_length("weights", checked, n, exact, remedy)
+    if not bool(torch.isfinite(checked).all()) or bool((checked < 0).any()):
+        bad = checked[~torch.isfinite(checked) | (checked < 0)][0].item()
+        raise ValueError(problem("weights", "finite and >= 0", bad, remedy))
+    return checked
+
+
+def _check_length(argument: str, values: Tensor, n: int, exact: bool, remedy: str) -> None:
+    if values.ndim != 1 or (len(values) != n if exact else len(values) < n):
+        raise ValueError(
+            problem(argument, f"of shape ({n},)" if exact else f"of shape (>= {n},)", tuple(values.shape), remedy)
+        )
+
+
+def _digest(values: Tensor | None) -> str | None:
+    return None if values is None else hashlib.sha256(values.contiguous().numpy().tobytes()).hexdigest()[:16]
