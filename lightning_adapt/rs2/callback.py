@@ -197,7 +197,7 @@ class RS2Callback(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.sampler is not None:
             coverage = self.sampler.coverage(trainer.current_epoch + 1)
-            pl_module.log("rs2/coverage", coverage, on_step=False, on_epoch=True, batch_size=1)
+            pl_module.log("rs2/coverage", coverage, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

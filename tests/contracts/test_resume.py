@@ -1,0 +1,137 @@
+"""Train 4 epochs == train 2, stop, load, train 2: sample order, weights and state, in 1 and 2 processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from lightning_adapt import RS2Callback
+from tests.foreign import ForeignModule, loader, numbered_rows, trainer
+from tests.registry import REGISTRY, Entry, Setup
+
+# the resumed runs go without the callbacks that saved, and stock loaders are not resumable: both are meant
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`:UserWarning"),
+    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before:UserWarning"),
+]
+
+EXACT = [name for name, entry in REGISTRY.items() if entry.resume == "exact"]
+STOPS = ("end", "middle")
+
+
+def checkpoints(folder: Path) -> dict[str, ModelCheckpoint]:
+    """Saves after epoch 2 (the end of it) and 2 batches into epoch 3."""
+    batches = 4  # of a round: 0.3 * 107 = 32 rows in batches of 8 (2 ranks: of 4)
+    return {
+        "end": ModelCheckpoint(folder, "end-{epoch}", every_n_epochs=2, save_top_k=-1, save_on_train_epoch_end=True),
+        "middle": ModelCheckpoint(folder, "middle-{step}", every_n_train_steps=2 * batches + 2, save_top_k=-1),
+    }
+
+
+def run(setup: Setup, folder: Path, name: str, *, estimate: bool, ranks: int = 1, ckpt: str | None = None) -> list:
+    """Train, and return what each rank saw and learnt."""
+    module = ForeignModule(estimate_steps=estimate, record=str(folder / name))
+    saves = list(checkpoints(folder / "saved").values()) if ckpt is None else []
+    options = {"strategy": "ddp_fork", "devices": ranks} if ranks > 1 else {}
+    trainer(folder, [*setup.callbacks, *saves], **options).fit(module, **setup.data, ckpt_path=ckpt, weights_only=True)
+    return [json.loads((folder / f"{name}-rank{rank}.json").read_text()) for rank in range(ranks)]
+
+
+def saved(folder: Path, stop: str) -> str:
+    found = sorted((folder / "saved").glob("end-epoch=1*" if stop == "end" else "middle-step=10*"))
+    assert len(found) == 1, found
+    return str(found[0])
+
+
+def rest_of(whole: dict, stop: str) -> list:
+    return whole["seen"][8 if stop == "end" else 10 :]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("estimate", [False, True], ids=["", "estimated_stepping_batches"])
+@pytest.mark.parametrize("name", EXACT)
+def test_resume_is_exact(name, estimate, workers, ranks, tmp_path):
+    entry: Entry = REGISTRY[name]
+    batch_size = 8 // ranks
+    whole = run(entry.build(workers, batch_size), tmp_path, "whole", estimate=estimate, ranks=ranks)
+    assert [len(rank["seen"]) for rank in whole] == [16] * ranks
+    for stop in STOPS:
+        resumed = run(
+            entry.build(workers, batch_size), tmp_path, stop, estimate=estimate, ranks=ranks, ckpt=saved(tmp_path, stop)
+        )
+        for there, here in zip(whole, resumed, strict=True):
+            assert here["seen"] == rest_of(there, stop)
+            assert here["weights"] == there["weights"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loaders_resume_as_far_as_lightning_restores_their_state(workers, tmp_path):
+    for name in [name for name, entry in REGISTRY.items() if entry.resume == "loader"]:
+        whole = run(REGISTRY[name].build(workers, 8), tmp_path / name, "whole", estimate=False)[0]
+        for stop in STOPS:
+            path = saved(tmp_path / name, stop)
+            resumed = run(REGISTRY[name].build(workers, 8), tmp_path / name, stop, estimate=False, ckpt=path)[0]
+            assert resumed["seen"] == rest_of(whole, stop)
+            assert resumed["weights"] == whole["weights"]
+
+
+def test_bare_samplers_resume_at_the_end_of_an_epoch(tmp_path):
+    for name in [name for name, entry in REGISTRY.items() if entry.resume == "epoch"]:
+        whole = run(REGISTRY[name].build(0, 8), tmp_path / name, "whole", estimate=False)[0]
+        path = saved(tmp_path / name, "end")
+        resumed = run(REGISTRY[name].build(0, 8), tmp_path / name, "end", estimate=False, ckpt=path)[0]
+        assert resumed == {"seen": rest_of(whole, "end"), "weights": whole["weights"]}
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("stop", STOPS)
+def test_number_of_ranks_may_change_at_equal_global_batch(name, stop, tmp_path):
+    whole = run(REGISTRY[name].build(0, 4), tmp_path, "whole", estimate=False, ranks=2)
+    alone = run(REGISTRY[name].build(0, 8), tmp_path, "alone", estimate=False, ckpt=saved(tmp_path, stop))[0]
+    together = [sorted(a + b) for (_, a), (_, b) in zip(whole[0]["seen"], whole[1]["seen"], strict=True)]
+    rest = together[8 if stop == "end" else 10 :]
+    assert [sorted(rows) for _, rows in alone["seen"]] == rest
+
+
+def stock(kind: type, workers: int) -> Setup:
+    sampler = DistributedSampler(numbered_rows(32), num_replicas=1, rank=0, seed=3)
+    return Setup({"train_dataloaders": kind(numbered_rows(32), 8, sampler=sampler, num_workers=workers)})
+
+
+def test_stock_lightning_still_replays_epoch_zero_with_workers(tmp_path):
+    """Lightning #21938. When this fails, it is fixed: see whether the lazy iterator is still needed."""
+    whole = run(stock(DataLoader, 2), tmp_path, "whole", estimate=False)[0]
+    resumed = run(stock(DataLoader, 2), tmp_path, "end", estimate=False, ckpt=saved(tmp_path, "end"))[0]
+    first_epoch = [rows for _, rows in whole["seen"][:4]]
+    assert [rows for _, rows in resumed["seen"][:4]] == first_epoch
+    assert resumed["seen"] != rest_of(whole, "end")
+
+
+def test_stock_lightning_still_drops_loader_state_after_estimated_stepping_batches(tmp_path):
+    """Lightning #20550. When this fails, it is fixed: rs2_loader can then be called exact everywhere."""
+    whole = run(stock(StatefulDataLoader, 0), tmp_path, "whole", estimate=True)[0]
+    resumed = run(stock(StatefulDataLoader, 0), tmp_path, "middle", estimate=True, ckpt=saved(tmp_path, "middle"))[0]
+    assert resumed["seen"] != rest_of(whole, "middle")
+
+
+def test_a_changed_run_is_refused(tmp_path):
+    setup = Setup({"train_dataloaders": loader(0, 8)}, [RS2Callback(0.3)])
+    run(setup, tmp_path, "whole", estimate=False)
+    changed = Setup({"train_dataloaders": loader(0, 16)}, [RS2Callback(0.3)])
+    with pytest.raises(Exception, match="global batch: saved 8, here 16"):
+        run(changed, tmp_path, "changed", estimate=False, ckpt=saved(tmp_path, "end"))
+
+
+def test_checkpoints_are_plain(tmp_path):
+    for name, entry in REGISTRY.items():
+        run(entry.build(0, 8), tmp_path / name, "whole", estimate=False)
+        for path in (tmp_path / name / "saved").glob("*.ckpt"):
+            assert torch.load(path, weights_only=True)["epoch"] >= 0

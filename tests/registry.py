@@ -1,0 +1,86 @@
+"""Every public name -> the smallest way to use it; the contract tests loop over this, and a missing entry fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from lightning_adapt import RS2Callback, RS2DataModule, RS2Sampler, rs2_loader
+from tests.foreign import ForeignData, loader, numbered_rows
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What goes into `Trainer(callbacks=...)` and `trainer.fit(module, **data)`."""
+
+    data: dict[str, Any]
+    callbacks: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How the contracts use one public name.
+
+    Attributes:
+        build: (workers, batch size) -> Setup with the method at work.
+        resume: "exact": everywhere; "loader": end and middle of an epoch as far as Lightning restores loader state
+            (not after `estimated_stepping_batches`, #20550); "epoch": at the end of an epoch without workers (#21938).
+        disabled: Setups that must train bit-equal to `plain`, by name.
+        state: Makes a fresh object whose saved state is kept in tests/fixtures.
+        config: Class path and arguments of the shortest YAML, for classes that the CLI can build.
+    """
+
+    build: Callable[[int, int], Setup]
+    resume: str
+    disabled: dict[str, Callable[[], Setup]] = field(default_factory=dict)
+    state: Callable[[], Any] | None = None
+
+
+def plain(workers: int = 0, batch_size: int = 8) -> Setup:
+    """The same training without any method."""
+    return Setup({"train_dataloaders": loader(workers, batch_size)})
+
+
+def _rs2_callback(workers: int = 0, batch_size: int = 8, **options: Any) -> Setup:
+    return Setup({"train_dataloaders": loader(workers, batch_size)}, [RS2Callback(**{"ratio": 0.3, **options})])
+
+
+REGISTRY: dict[str, Entry] = {
+    "RS2Callback": Entry(
+        build=_rs2_callback,
+        resume="exact",
+        disabled={
+            "enabled=False": lambda: _rs2_callback(enabled=False),
+            "ratio=1": lambda: _rs2_callback(ratio=1.0),
+        },
+        state=lambda: RS2Callback(0.3),
+    ),
+    "RS2DataModule": Entry(
+        build=lambda workers, batch_size: Setup({"datamodule": RS2DataModule(ForeignData(workers, batch_size), 0.3)}),
+        resume="exact",
+    ),
+    "rs2_loader": Entry(
+        build=lambda workers, batch_size: Setup(
+            {"train_dataloaders": rs2_loader(loader(workers, batch_size), 0.3)}
+        ),
+        resume="loader",
+        state=lambda: rs2_loader(loader(0, 8), 0.3),
+    ),
+    "RS2Sampler": Entry(
+        build=lambda workers, batch_size: Setup(
+            {
+                "train_dataloaders": DataLoader(
+                    numbered_rows(),
+                    batch_size,
+                    sampler=RS2Sampler(numbered_rows(), 0.3, round_to=batch_size),
+                    num_workers=workers,
+                )
+            }
+        ),
+        resume="epoch",
+        state=lambda: RS2Sampler(100, 0.3),
+    ),
+}
