@@ -1,7 +1,7 @@
 """The only place that touches private or version-dependent parts of Lightning; each function has a test of its own.
 
-Nothing is imported from Lightning: the functions work on the attributes that the Trainer of `lightning.pytorch` and that
-of `pytorch_lightning` share.
+Nothing is imported from Lightning: the functions work on the attributes that the Trainers of `lightning.pytorch` and of
+`pytorch_lightning` share.
 """
 
 from __future__ import annotations

@@ -132,7 +132,8 @@ class ImageClassifier(LightningModule):
 
     @override
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        return self(batch[0]).argmax(-1)
+        logits: Tensor = self(batch[0])
+        return logits.argmax(-1)
 
     @override
     def configure_optimizers(self) -> Any:

@@ -48,7 +48,7 @@ def require(extra: str, feature: str, *packages: str) -> None:
         ModuleNotFoundError: If one is missing or too old; the message names the extra.
     """
     flags = EXTRAS[extra]
-    missing = [flags[name].requirement for name in packages or flags if not flags[name]]
+    missing = [str(flags[name].requirement) for name in packages or flags if not flags[name]]
     if missing:
         raise ModuleNotFoundError(
             f"{feature} needs {', '.join(missing)}, which the extra '{extra}' brings. "

@@ -22,6 +22,7 @@ from torch.utils.data.distributed import DistributedSampler
 from lightning_adapt._shared.checks import problem
 from lightning_adapt._shared.compat import combined_loader_mode, is_combined_loader, with_leaves
 from lightning_adapt._shared.sampling import EpochSampler, RowSampler
+from lightning_adapt._shared.state import read_version
 
 STATE_VERSION = 1
 
@@ -100,6 +101,7 @@ class ResumableLoader(DataLoader[Any]):
         Raises:
             ValueError: If the samples or the global batch size would differ.
         """
+        read_version(state, STATE_VERSION, type(self).__name__)
         sampler: EpochSampler = self.sampler  # type: ignore[assignment]
         here = sampler.num_replicas * (self.batch_size or 1)
         saved = state["sampler"]["num_replicas"] * state["batch_size"]
@@ -259,7 +261,7 @@ def replace_loader(loaders: Any, key: str | int | None, build: Callable[[Any], A
         new = build(entries)
         return with_leaves(loaders, [new]) if is_combined_loader(loaders) else new
     chosen = _chosen(entries, key, method)
-    old = entries[chosen]  # type: ignore[index,call-overload]
+    old = entries[chosen]
     new = build(old)
     _check_not_cycled(loaders, entries, chosen, new, method)
     if is_combined_loader(loaders):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
 from lightning_adapt._shared import compat
@@ -100,17 +100,15 @@ class RS2Callback(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._detach(trainer)
-        if stage != "fit" or self.neutral:
+        if stage != "fit":
             return
-        if trainer.overfit_batches:
-            self._conflict(
-                problem(
-                    "overfit_batches",
-                    "0 beside RS2Callback",
-                    trainer.overfit_batches,
-                    "It trains on one fixed subset and replaces the sampler: remove one of the two.",
-                )
-            )
+        self.sampler = None
+        if self.neutral:
+            return
+        overfit: float = trainer.overfit_batches  # type: ignore[attr-defined]  # set by a connector
+        if overfit:
+            remedy = "It trains on one fixed subset and replaces the sampler: remove one of the two."
+            self._conflict(problem("overfit_batches", "0 beside RS2Callback", overfit, remedy))
             return
         self._thin_out_validation(trainer)
         compat.add_train_loader_transform(trainer, self.state_key, lambda loaders: self._sampled(trainer, loaders))
@@ -182,7 +180,7 @@ class RS2Callback(Callback):
             return
         self._check_restored(self.sampler)
         batches = len(self.sampler) // (self.sampler.round_to or 1)
-        if trainer.num_training_batches < batches and not trainer.fast_dev_run:
+        if trainer.num_training_batches < batches and not _is_dev_run(trainer):
             rank_zero_warn(
                 f"limit_train_batches cuts every RS2 round from {batches} to {trainer.num_training_batches} batches; "
                 "what it cuts off is not made up for in later rounds. Lower `ratio` instead."
@@ -201,7 +199,7 @@ class RS2Callback(Callback):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.sampler is not None and self.log_figure and trainer.is_global_zero and not trainer.fast_dev_run:
+        if self.sampler is not None and self.log_figure and trainer.is_global_zero and not _is_dev_run(trainer):
             figure = coverage_figure(self.sampler, rounds=max(trainer.current_epoch, 1))
             log_figure(trainer, "rs2/coverage", figure, step=trainer.global_step)
 
@@ -229,6 +227,10 @@ class RS2Callback(Callback):
             check_fingerprint("RS2Callback", saved=saved, here=here)
         except ValueError as conflict:
             raise MisconfigurationException(str(conflict)) from conflict
+
+
+def _is_dev_run(trainer: Trainer) -> bool:
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set by a connector
 
 
 def _check_loader(loader: Any) -> str | int | None:

@@ -62,10 +62,7 @@ class RS2DataModule(LightningDataModule):
         loader: str | int | None = None,
         seed: int = 0,
     ) -> None:
-        if not isinstance(inner, LightningDataModule):
-            remedy = "Pass your DataModule, or use rs2_loader for a plain loader."
-            raise TypeError(problem("inner", "a lightning.pytorch LightningDataModule", inner, remedy))
-        self.inner = inner  # before super().__init__, which sets `trainer`
+        self.inner = _check_inner(inner)  # before super().__init__, which sets `trainer`
         super().__init__()
         self.ratio = check_fraction("ratio", ratio, "Pass 0.1 to train on a tenth of the data per round.")
         self.mode = mode
@@ -76,7 +73,7 @@ class RS2DataModule(LightningDataModule):
             setattr(self, hook, getattr(inner, hook))
 
     @property
-    def trainer(self) -> Any:  # type: ignore[override]  # the inner DataModule may ask for it in its own hooks
+    def trainer(self) -> Any:  # the inner DataModule may ask for it in its own hooks
         """The Trainer that both DataModules belong to."""
         return self.inner.trainer
 
@@ -96,3 +93,10 @@ class RS2DataModule(LightningDataModule):
     def _position(self) -> int:
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
         return int(progress.current.ready)
+
+
+def _check_inner(inner: object) -> LightningDataModule:
+    if not isinstance(inner, LightningDataModule):
+        remedy = "Pass your DataModule, or use rs2_loader for a plain loader."
+        raise TypeError(problem("inner", "a lightning.pytorch LightningDataModule", inner, remedy))
+    return inner

@@ -53,7 +53,7 @@ def coverage_figure(sampler: RS2Sampler, rounds: int) -> Figure:
     left.legend(frameon=False)
     how_often = torch.bincount(visits)
     right.bar(range(len(how_often)), (how_often / n).tolist())
-    right.set(xlabel=f"visits after {counted} rounds", ylabel="share of the rows", title=f"evenness, mode {sampler.mode!r}")
+    right.set(xlabel=f"visits after {counted} rounds", ylabel="share of the rows", title=f"mode {sampler.mode!r}")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -274,7 +274,8 @@ def _check_targets(targets: Sequence[int] | Tensor, n: int, exact: bool) -> Tens
     if checked.is_floating_point() or checked.is_complex():
         raise TypeError(problem("targets", "whole numbers", checked.dtype, remedy))
     _check_length("targets", checked, n, exact, remedy)
-    return torch.unique(checked, return_inverse=True)[1].cpu()
+    labels: Tensor = torch.unique(checked, return_inverse=True)[1]  # 0..C-1, whatever the numbers were
+    return labels.cpu()
 
 
 def _check_weights(weights: Sequence[float] | Tensor, n: int, exact: bool) -> Tensor:

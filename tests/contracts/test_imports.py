@@ -1,0 +1,119 @@
+"""Import rules: pure and state modules without Lightning, methods apart from each other, a package import for free."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lightning_adapt
+
+PACKAGE = Path(lightning_adapt.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+WITHOUT_LIGHTNING = {"functional", "memory", "layers", "model", "sampler", "loader"}
+SHARED_WITHOUT_LIGHTNING = {"sampling", "state", "checks", "imports", "loaders", "compat", "hashing", "lazy", "datasets"}
+BASE = {"torch", "lightning", "torchmetrics", "numpy", "rich", "lightning_utilities", "typing_extensions"}
+
+
+def imported(tree: ast.AST, top_level_only: bool = False) -> set[str]:
+    names: set[str] = set()
+    nodes = ast.iter_child_nodes(tree) if top_level_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def blocked(code: str, *modules: str) -> subprocess.CompletedProcess[str]:
+    block = f"import sys\nfor name in {modules!r}: sys.modules[name] = None\n"
+    return subprocess.run([sys.executable, "-c", block + code], capture_output=True, text=True)
+
+
+def test_pure_and_state_modules_import_without_lightning():
+    names = [
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for path in FILES
+        if (path.stem in WITHOUT_LIGHTNING and path.parent != PACKAGE)
+        or (path.parent.name == "_shared" and path.stem in SHARED_WITHOUT_LIGHTNING)
+    ]
+    assert len(names) >= 10
+    code = "import importlib\n" + "\n".join(f"importlib.import_module({name!r})" for name in names)
+    code += "\nimport lightning_adapt.functional\nfrom lightning_adapt import RS2Sampler, rs2_loader"
+    result = blocked(code, "lightning", "pytorch_lightning", "lightning.pytorch")
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_block_would_be_noticed():
+    assert blocked("from lightning_adapt import RS2Callback", "lightning").returncode != 0
+
+
+def test_importing_the_package_is_free():
+    code = (
+        "import sys, time, torch\nbefore = set(sys.modules)\nstart = time.perf_counter()\nimport lightning_adapt\n"
+        "seconds = time.perf_counter() - start\nnew = {name.split('.')[0] for name in set(sys.modules) - before}\n"
+        "print(seconds, *sorted(new))"
+    )
+    seconds, *new = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert float(seconds) < 0.3
+    heavy = {"lightning", "pytorch_lightning", "torchmetrics", "torchvision", "sklearn", "matplotlib", "transformers"}
+    assert not heavy & set(new), new
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_each_file_keeps_to_its_place(path):
+    tree = ast.parse(path.read_text())
+    names = imported(tree)
+    assert not any(name.split(".")[0] == "pytorch_lightning" for name in names), "import lightning.pytorch only"
+    home = path.relative_to(PACKAGE).parts[0]
+    others = {method for method in lightning_adapt.METHODS if method != home}
+    if home == "_shared" or home in lightning_adapt.METHODS:
+        foreign = {name for name in names for method in others if name.startswith(f"lightning_adapt.{method}")}
+        assert not foreign, "methods know only themselves and _shared"
+    outside = {name.split(".")[0] for name in imported(tree, top_level_only=True)} - set(sys.stdlib_module_names)
+    assert outside <= BASE | {"lightning_adapt", "jsonargparse", "yaml", "__future__"}
+    if {"jsonargparse", "yaml"} & outside:
+        assert "cli" in path.stem, "optional packages are imported inside the function that needs them"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_file_grows_without_reason(path):
+    lines = path.read_text().count("\n")
+    assert lines <= 320, f"{lines} lines: split it"
+
+
+def test_private_lightning_access_is_in_compat_only():
+    private = ("._data_source", "._combined_loader", "._check_on_train_epoch_end", "fit_loop._", "_connector.")
+    offenders = [
+        f"{path.name}: {name}"
+        for path in FILES
+        if path.name != "compat.py"
+        for name in private
+        if name in path.read_text()
+    ]
+    assert not offenders
+
+
+def documentable(body: list[ast.stmt]):
+    """Functions and classes at the top level and in classes; what is nested in functions needs no docstring."""
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from documentable(node.body)
+
+
+def test_every_public_function_is_documented():
+    missing = []
+    for path in FILES:
+        for node in documentable(ast.parse(path.read_text()).body):
+            decorators = {getattr(item, "id", getattr(item, "attr", "")) for item in node.decorator_list}
+            if not ast.get_docstring(node) and not {"override", "setter"} & decorators:
+                missing.append(f"{path.name}:{node.lineno} {node.name}")
+    assert not missing
