@@ -159,7 +159,9 @@ class RS2Callback(Callback):
     # -- validation once per pass ---------------------------------------------------------------------------------
     def _thin_out_validation(self, trainer: Trainer) -> None:
         users = trainer.check_val_every_n_epoch
-        if self.validate == "round" or users is None:  # None: the user counts steps, and steps stay steps
+        # None: the user counts steps, and steps stay steps. Without validation there is nothing to thin out, and
+        # ModelCheckpoint would wait for one
+        if self.validate == "round" or users is None or not trainer.enable_validation:
             return
         rounds = users * round(1 / self.ratio) if self.validate == "pass" else int(self.validate)
         if trainer.max_epochs is not None and trainer.max_epochs > 0:
@@ -186,6 +188,9 @@ class RS2Callback(Callback):
                 "what it cuts off is not made up for in later rounds. Lower `ratio` instead."
             )
         if self._users_check_val is not None:
+            if self.validate == "pass" and trainer.max_steps > 0:  # validate at least once before the steps run out
+                rounds = trainer.max_steps * trainer.accumulate_grad_batches // batches
+                trainer.check_val_every_n_epoch = max(1, min(trainer.check_val_every_n_epoch or 1, rounds))
             for config in trainer.lr_scheduler_configs:  # ReduceLROnPlateau must find a metric when it steps
                 if config.reduce_on_plateau and config.interval == "epoch" and config.frequency == 1:
                     config.frequency = trainer.check_val_every_n_epoch or 1

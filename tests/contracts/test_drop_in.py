@@ -102,6 +102,16 @@ def test_other_callbacks_keep_working_in_any_order(name, first, tmp_path):
     assert [epoch for epoch, _ in module.seen][-1] == 5
 
 
+@pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader` but have no `validation_step`:UserWarning")
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_default_checkpoint_is_saved_without_validation_data(name, tmp_path):
+    class NoValidation(ForeignModule):
+        validation_step = None
+
+    fit(REGISTRY[name].build(0, 8), tmp_path, NoValidation(), enable_checkpointing=True)
+    assert len(list(tmp_path.rglob("*.ckpt"))) == 1
+
+
 @pytest.mark.parametrize("name", [name for name in sorted(REGISTRY) if name.endswith("Callback")])
 def test_under_the_trainer_of_pytorch_lightning(name, tmp_path):
     class Module(pytorch_lightning.LightningModule):
