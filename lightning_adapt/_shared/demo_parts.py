@@ -99,9 +99,7 @@ class ImageClassifier(LightningModule):
         learning_rate: Peak of the schedule.
     """
 
-    def __init__(
-        self, image_size: int = 8, n_classes: int = 10, width: int = 16, learning_rate: float = 0.1
-    ) -> None:
+    def __init__(self, image_size: int = 8, n_classes: int = 10, width: int = 16, learning_rate: float = 0.1) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.net = small_cnn(image_size, n_classes, width)

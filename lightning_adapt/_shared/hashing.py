@@ -50,7 +50,7 @@ def derive_key(seed: int, *parts: int) -> int:
     """
     key = mix(seed)
     for part in parts:
-        key = mix(key ^ mix(part))
+        key = mix(key ^ part)  # hashing between the parts makes their order count
     return key
 
 

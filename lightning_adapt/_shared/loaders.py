@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
-    Dataset,
     IterableDataset,
     RandomSampler,
     SequentialSampler,
@@ -19,12 +17,10 @@ from torch.utils.data import (
 )
 from torch.utils.data.distributed import DistributedSampler
 
-from lightning_adapt._shared.checks import problem
 from lightning_adapt._shared.compat import combined_loader_mode, is_combined_loader, with_leaves
-from lightning_adapt._shared.sampling import EpochSampler, RowSampler
-from lightning_adapt._shared.state import read_version
-
-STATE_VERSION = 1
+from lightning_adapt._shared.resumable_loader import ResumableLoader
+from lightning_adapt._shared.row_sampler import RowSampler
+from lightning_adapt._shared.sampling import EpochSampler
 
 
 class LoaderConflictError(ValueError):
@@ -43,108 +39,6 @@ class LoaderParts(NamedTuple):
     source: Any
     batch_size: int
     drop_last: bool
-
-
-class ResumableLoader(DataLoader[Any]):
-    """A DataLoader over an `EpochSampler` that starts exactly where training stopped.
-
-    Its iterator builds the real one at the first `next`: Lightning makes the iterator before it sets the epoch, and
-    with workers a plain loader would fetch the wrong epoch's first batches (Lightning #21938). It counts the batches
-    handed out, not the samples that workers fetch ahead.
-
-    Args:
-        dataset: A map-style data set.
-        sampler: One of our samplers.
-        position: Returns the batches of the running epoch already used, read at each first `next`. None: counted by
-            the loader itself and restored by `load_state_dict`.
-        **options: The other arguments of `DataLoader`.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset[Any],
-        *,
-        sampler: EpochSampler,
-        position: Callable[[], int] | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(dataset, sampler=sampler, **options)
-        self._position = position
-        self._skip = 0
-        self._delivered = 0
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # any iterator will do for the users of a loader
-        return _LazyIterator(self)
-
-    def _begin(self) -> Iterator[Any]:
-        self._delivered = self._skip if self._position is None else self._position()
-        self._skip = 0
-        self.sampler.start_at(self._delivered * (self.batch_size or 1))  # type: ignore[attr-defined]
-        return super().__iter__()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return a plain state: the epoch, the batches used in it, and what they depend on."""
-        sampler: EpochSampler = self.sampler  # type: ignore[assignment]
-        return {
-            "version": STATE_VERSION,
-            "sampler": {**sampler.state_dict(), "yielded": 0},
-            "batches": self._delivered % max(len(self), 1),
-            "batch_size": self.batch_size or 1,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where a state was taken.
-
-        Args:
-            state: What `state_dict` returned.
-
-        Raises:
-            ValueError: If the samples or the global batch size would differ.
-        """
-        read_version(state, STATE_VERSION, type(self).__name__)
-        sampler: EpochSampler = self.sampler  # type: ignore[assignment]
-        here = sampler.num_replicas * (self.batch_size or 1)
-        saved = state["sampler"]["num_replicas"] * state["batch_size"]
-        if here != saved:
-            remedy = "Keep ranks times batch size as in the saved run."
-            raise ValueError(problem("batch_size", f"such that the global batch is {saved}", here, remedy))
-        sampler.load_state_dict(state["sampler"])
-        self._skip = self._delivered = state["batches"]
-
-
-class _LazyIterator(Iterator[Any]):
-    def __init__(self, loader: ResumableLoader) -> None:
-        self._loader = loader
-        self._running: Iterator[Any] | None = None
-
-    def __next__(self) -> Any:
-        if self._running is None:
-            self._running = self._loader._begin()
-        batch = next(self._running)
-        self._loader._delivered += 1
-        return batch
-
-    def __len__(self) -> int:
-        return len(self._loader)
-
-
-class ListIndexed(Dataset[Any]):
-    """Lets a data set be indexed by lists of rows, for loaders that run without batching of their own.
-
-    Args:
-        dataset: Any map-style data set.
-        collate_fn: Joins the samples of a list.
-    """
-
-    def __init__(self, dataset: Any, collate_fn: Callable[[list[Any]], Any]) -> None:
-        self.dataset = dataset
-        self.collate_fn = collate_fn
-
-    def __getitem__(self, rows: list[int]) -> Any:
-        return self.collate_fn([self.dataset[row] for row in rows])
-
-    def __len__(self) -> int:
-        return len(self.dataset)
 
 
 def rebuild_loader(
@@ -200,18 +94,18 @@ def inspect_loader(loader: Any, method: str) -> LoaderParts:
             sampler of its own, or iterates in its own way.
     """
     if not isinstance(loader, DataLoader):
-        _conflict(method, "a torch DataLoader", type(loader).__name__, "wrap your data in a DataLoader")
+        conflict(method, "a torch DataLoader", type(loader).__name__, "wrap your data in a DataLoader")
     if isinstance(loader.dataset, IterableDataset):
         remedy = "give it a data set with __getitem__ and __len__; a stream has no rows to choose from"
-        _conflict(method, "a loader over a map-style data set", f"an {type(loader.dataset).__name__} stream", remedy)
+        conflict(method, "a loader over a map-style data set", f"an {type(loader.dataset).__name__} stream", remedy)
     own_iteration = type(loader).__iter__ not in (DataLoader.__iter__, ResumableLoader.__iter__)
     if own_iteration and not type(loader).__module__.startswith("torchdata"):
         remedy = f"build your {type(loader).__name__} with sampler=RS2Sampler(...) instead of the callback"
-        _conflict(method, "a loader that iterates as DataLoader does", f"{type(loader).__name__}.__iter__", remedy)
+        conflict(method, "a loader that iterates as DataLoader does", f"{type(loader).__name__}.__iter__", remedy)
     batch_sampler = loader.batch_sampler
     if batch_sampler is not None and not _is_plain_batch_sampler(batch_sampler):
         remedy = "pass batch_size and let us batch, or build your batch sampler over an RS2Sampler"
-        _conflict(method, "a loader without a batch_sampler of its own", type(batch_sampler).__name__, remedy)
+        conflict(method, "a loader without a batch_sampler of its own", type(batch_sampler).__name__, remedy)
     sampler = loader.sampler if batch_sampler is None else batch_sampler.sampler
     batch_size = 1 if batch_sampler is None else batch_sampler.batch_size
     drop_last = batch_sampler is not None and batch_sampler.drop_last
@@ -221,7 +115,7 @@ def inspect_loader(loader: Any, method: str) -> LoaderParts:
 def _source(sampler: Any, dataset: Any, method: str) -> Any:
     if isinstance(sampler, WeightedRandomSampler):
         remedy = "use RS2Sampler(mode='independent', weights=...) in your loader, or drop the weighted sampler"
-        _conflict(method, "a loader without a WeightedRandomSampler", "one", remedy)
+        conflict(method, "a loader without a WeightedRandomSampler", "one", remedy)
     if isinstance(sampler, EpochSampler):
         return sampler
     if isinstance(sampler, SubsetRandomSampler):
@@ -229,7 +123,7 @@ def _source(sampler: Any, dataset: Any, method: str) -> Any:
     if type(sampler) in (RandomSampler, SequentialSampler, DistributedSampler):
         return dataset
     remedy = "remove the sampler, or sample over it yourself with RS2Sampler in your loader"
-    return _conflict(method, "a loader with a standard torch sampler", type(sampler).__name__, remedy)
+    return conflict(method, "a loader with a standard torch sampler", type(sampler).__name__, remedy)
 
 
 def _is_plain_batch_sampler(batch_sampler: Any) -> bool:
@@ -257,7 +151,7 @@ def replace_loader(loaders: Any, key: str | int | None, build: Callable[[Any], A
     entries = loaders.iterables if is_combined_loader(loaders) else loaders
     if not isinstance(entries, (Mapping, list, tuple)):
         if key is not None:
-            _conflict(method, "left at None for a single train loader", key, "remove `loader`", argument="loader")
+            conflict(method, "left at None for a single train loader", key, "remove `loader`", argument="loader")
         new = build(entries)
         return with_leaves(loaders, [new]) if is_combined_loader(loaders) else new
     chosen = _chosen(entries, key, method)
@@ -277,18 +171,18 @@ def _chosen(entries: Mapping[Any, Any] | Sequence[Any], key: str | int | None, m
         if len(names) == 1:
             return names[0]
         received = f"{len(names)} train loaders and loader=None"
-        _conflict(method, f"one of {names}", received, f"pass loader={names[0]!r}", argument="loader")
+        conflict(method, f"one of {names}", received, f"pass loader={names[0]!r}", argument="loader")
     for name in names:
         if key == name or str(key) == str(name):  # a YAML or command-line "1" means position 1
             return name
-    return _conflict(method, f"one of {names}", repr(key), f"pass loader={names[0]!r}", argument="loader")
+    return conflict(method, f"one of {names}", repr(key), f"pass loader={names[0]!r}", argument="loader")
 
 
 def _check_not_cycled(loaders: Any, entries: Any, chosen: Any, new: Any, method: str) -> None:
     items = entries.items() if isinstance(entries, Mapping) else enumerate(entries)
     lengths = [len(entry) for name, entry in items if name != chosen and hasattr(entry, "__len__")]
     if combined_loader_mode(loaders) == "max_size_cycle" and lengths and max(lengths) > len(new):
-        _conflict(
+        conflict(
             method,
             "a sampled loader that is not started again inside an epoch",
             f"{len(new)} batches a round beside a loader of {max(lengths)} in mode 'max_size_cycle'",
@@ -296,50 +190,19 @@ def _check_not_cycled(loaders: Any, entries: Any, chosen: Any, new: Any, method:
         )
 
 
-def find_targets(dataset: Any) -> Tensor:
-    """Find the class of each row of a data set without reading the samples.
-
-    Looks for `targets`, `labels` or `y`, the last tensor of a TensorDataset, through Subset and ConcatDataset, and for
-    a `label` column of a datasets.Dataset.
+def conflict(method: str, allowed: str, received: object, remedy: str, *, argument: str = "train loader") -> Any:
+    """Raise a LoaderConflictError in the one style of this package.
 
     Args:
-        dataset: A map-style data set.
-
-    Returns:
-        Classes. Shape (N,), an integer dtype.
+        method: Who wants to sample.
+        allowed: What would have been accepted, worded to follow "must be".
+        received: What came.
+        remedy: What to do, worded to follow "To solve it,".
+        argument: What the text is about.
 
     Raises:
-        LoaderConflictError: If none are found.
+        LoaderConflictError: Always; the return type lets callers say `return conflict(...)`.
     """
-    found = _targets_or_none(dataset)
-    if found is None or found.is_floating_point() or found.ndim != 1 or len(found) != len(dataset):
-        _conflict(
-            "stratify=True",
-            "a data set with one class number per row in `targets`, `labels` or `y`",
-            type(dataset).__name__,
-            "give it such an attribute, or use RS2Sampler(targets=...) in your loader",
-        )
-    return found  # type: ignore[return-value]
-
-
-def _targets_or_none(dataset: Any) -> Tensor | None:
-    if hasattr(dataset, "datasets"):  # ConcatDataset
-        parts = [_targets_or_none(part) for part in dataset.datasets]
-        return None if any(part is None for part in parts) else torch.cat(parts)  # type: ignore[arg-type]
-    if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):  # Subset
-        whole = _targets_or_none(dataset.dataset)
-        return None if whole is None else whole[torch.as_tensor(dataset.indices)]
-    for name in ("targets", "labels", "y"):
-        if getattr(dataset, name, None) is not None:
-            return torch.as_tensor(getattr(dataset, name))
-    if getattr(dataset, "tensors", None):  # TensorDataset
-        return torch.as_tensor(dataset.tensors[-1])
-    if "label" in (getattr(dataset, "column_names", None) or ()):  # datasets.Dataset
-        return torch.as_tensor(dataset["label"][:])
-    return None
-
-
-def _conflict(method: str, allowed: str, received: object, remedy: str, *, argument: str = "train loader") -> Any:
     raise LoaderConflictError(
         f"{method}: the `{argument}` must be {allowed}, but got {received}. To solve it, {remedy}."
     )

@@ -7,7 +7,7 @@ rank and size at once, and users build loaders before the Trainer starts its pro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sized
 from typing import Any
 
 import torch
@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.utils.data.distributed import DistributedSampler
 
 from lightning_adapt._shared.checks import check_integer, problem
-from lightning_adapt._shared.hashing import generator
 from lightning_adapt._shared.state import read_version
 
 STATE_VERSION = 1
@@ -191,133 +190,6 @@ class EpochSampler(DistributedSampler[Any]):
         self.start_at(used)
 
 
-class RowSampler(EpochSampler):
-    """Shuffles a set of rows that may be replaced while training runs; the inner sampler for subsets.
-
-    Args:
-        rows: Rows of the data set, distinct. Shape (N,).
-        num_replicas: As in `EpochSampler`.
-        rank: As in `EpochSampler`.
-        seed: As in `EpochSampler`.
-
-    Raises:
-        ValueError: If `rows` is empty, negative or holds a row twice.
-    """
-
-    def __init__(
-        self,
-        rows: Sequence[int] | Tensor,
-        *,
-        num_replicas: int | None = None,
-        rank: int | None = None,
-        seed: int = 0,
-    ) -> None:
-        self._rows = _check_rows(rows)
-        self._version = 0
-        super().__init__(len(self._rows), num_replicas=num_replicas, rank=rank, seed=seed)
-
-    def set_rows(self, rows: Sequence[int] | Tensor) -> None:
-        """Replace the rows; samplers stacked on this one plan anew.
-
-        Args:
-            rows: As in the constructor.
-
-        Raises:
-            ValueError: As in the constructor.
-        """
-        self._rows = _check_rows(rows)
-        self._version += 1
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows to draw from."""
-        return len(self._rows)
-
-    @property
-    def version(self) -> int:
-        """Counts the calls of `set_rows`."""
-        return self._version
-
-    def rows(self) -> Tensor:
-        """Return the rows, int64 of shape (N,)."""
-        return self._rows
-
-    def epoch_size(self, epoch: int) -> int:  # noqa: ARG002
-        """Return N rounded down to a multiple of the number of ranks."""
-        return self.n_rows // self.num_replicas * self.num_replicas
-
-    def draw(self, epoch: int, positions: Tensor) -> Tensor:
-        """Return positions of the epoch's own shuffle."""
-        return torch.randperm(self.n_rows, generator=generator(self.seed, epoch))[positions]
-
-
-class EpochBatchSampler(DistributedSampler[Any]):
-    """The batch form of a sampler: yields lists of rows, for `DataLoader(..., sampler=this, batch_size=None)`.
-
-    Lightning rebuilds a custom `batch_sampler` around the full data under DDP, but leaves a `DistributedSampler` given
-    as `sampler` alone; so index lists must come from there. The data set must accept a list as index
-    (`loaders.ListIndexed` wraps one that does not).
-
-    Args:
-        sampler: The sampler that chooses the rows.
-        batch_size: Rows per list.
-        drop_last: Leave out a last list that is shorter.
-
-    Raises:
-        ValueError: If `batch_size` is smaller than 1.
-    """
-
-    def __init__(self, sampler: EpochSampler, batch_size: int, *, drop_last: bool = False) -> None:
-        self.sampler = sampler
-        self.batch_size = check_integer("batch_size", batch_size, "Pass the batch size of one rank.", minimum=1)
-        self.drop_last = drop_last
-
-    @property
-    def num_replicas(self) -> int:  # type: ignore[override]
-        """Number of ranks."""
-        return self.sampler.num_replicas
-
-    @property
-    def rank(self) -> int:  # type: ignore[override]
-        """This rank."""
-        return self.sampler.rank
-
-    @property
-    def epoch(self) -> int:  # type: ignore[override]
-        """Epoch that the next iteration draws."""
-        return self.sampler.epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration draws."""
-        self.sampler.set_epoch(epoch)
-
-    def start_at(self, batches: int) -> None:
-        """Skip the first lists in the next iteration."""
-        self.sampler.start_at(batches * self.batch_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rows: list[int] = []
-        for row in self.sampler:
-            rows.append(row)
-            if len(rows) == self.batch_size:
-                yield rows
-                rows = []
-        if rows and not self.drop_last:
-            yield rows
-
-    def __len__(self) -> int:
-        full, rest = divmod(len(self.sampler), self.batch_size)
-        return full + (1 if rest and not self.drop_last else 0)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the sampler that chooses the rows."""
-        return self.sampler.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where a state was taken."""
-        self.sampler.load_state_dict(state)
-
-
 def check_fingerprint(what: str, *, saved: dict[str, Any], here: dict[str, Any]) -> None:
     """Raise if a saved sampler position would mean other samples here.
 
@@ -369,16 +241,6 @@ def _check_ranks(num_replicas: int | None, rank: int | None) -> tuple[int | None
             problem("rank", f"from 0 to num_replicas - 1 = {num_replicas - 1}", rank, "Count ranks from 0.")
         )
     return num_replicas, rank
-
-
-def _check_rows(rows: Sequence[int] | Tensor) -> Tensor:
-    checked = torch.as_tensor(rows, dtype=torch.int64).flatten().clone()
-    remedy = "Pass each row of the data set at most once."
-    if len(checked) == 0 or int(checked.min()) < 0:
-        raise ValueError(problem("rows", "at least one row number >= 0", rows, remedy))
-    if len(torch.unique(checked)) != len(checked):
-        raise ValueError(problem("rows", "distinct", rows, remedy))
-    return checked
 
 
 def _has_process_group() -> bool:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
 from lightning_adapt._shared import compat
 from lightning_adapt._shared.checks import check_choice, check_flag, check_fraction, check_integer, problem
 from lightning_adapt._shared.figures import log_figure
-from lightning_adapt._shared.loaders import ResumableLoader, replace_loader
+from lightning_adapt._shared.loaders import replace_loader
+from lightning_adapt._shared.resumable_loader import ResumableLoader
 from lightning_adapt._shared.sampling import check_fingerprint
 from lightning_adapt._shared.state import read_version, with_version
 from lightning_adapt.rs2.figures import coverage_figure
@@ -145,9 +146,9 @@ class RS2Callback(Callback):
 
         try:
             return replace_loader(loaders, self.loader, build, "RS2")
-        except ValueError as conflict:
+        except ValueError as problem_found:
             self.sampler = None
-            self._conflict(str(conflict), conflict)
+            self._conflict(str(problem_found), problem_found)
             self._give_back_validation(trainer)
             return loaders
 

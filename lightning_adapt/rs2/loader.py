@@ -7,13 +7,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from lightning_adapt._shared.loaders import (
-    LoaderConflictError,
-    ResumableLoader,
-    find_targets,
-    inspect_loader,
-    rebuild_loader,
-)
+from lightning_adapt._shared.loaders import conflict, inspect_loader, rebuild_loader
+from lightning_adapt._shared.resumable_loader import ResumableLoader
+from lightning_adapt._shared.targets import find_targets
 from lightning_adapt.rs2.sampler import Mode, RS2Sampler
 
 __all__ = ["rs2_loader"]
@@ -64,10 +60,8 @@ def rs2_loader(
     """
     parts = inspect_loader(loader, "RS2")
     if isinstance(parts.source, RS2Sampler):
-        raise LoaderConflictError(
-            "RS2: the `train loader` must be without an RS2Sampler, but got one. To solve it, use the callback or the "
-            "sampler, not both."
-        )
+        remedy = "use either the callback or a sampler of your own, not both"
+        conflict("RS2", "a loader without an RS2Sampler", "one", remedy)
     sampler = RS2Sampler(
         parts.source,
         ratio,
@@ -79,4 +73,3 @@ def rs2_loader(
         seed=seed,
     )
     return rebuild_loader(loader, sampler, position=position)
-

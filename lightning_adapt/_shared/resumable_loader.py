@@ -1,0 +1,97 @@
+"""ResumableLoader: a DataLoader that starts exactly where training stopped; plain PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_adapt._shared.checks import problem
+from lightning_adapt._shared.sampling import EpochSampler
+from lightning_adapt._shared.state import read_version
+
+STATE_VERSION = 1
+
+
+class ResumableLoader(DataLoader[Any]):
+    """A DataLoader over an `EpochSampler` that starts exactly where training stopped.
+
+    Its iterator builds the real one at the first `next`: Lightning makes the iterator before it sets the epoch, and
+    with workers a plain loader would fetch the wrong epoch's first batches (Lightning #21938). It counts the batches
+    handed out, not the samples that workers fetch ahead.
+
+    Args:
+        dataset: A map-style data set.
+        sampler: One of our samplers.
+        position: Returns the batches of the running epoch already used, read at each first `next`. None: counted by
+            the loader itself and restored by `load_state_dict`.
+        **options: The other arguments of `DataLoader`.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        *,
+        sampler: EpochSampler,
+        position: Callable[[], int] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(dataset, sampler=sampler, **options)
+        self._position = position
+        self._skip = 0
+        self._delivered = 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # any iterator will do for the users of a loader
+        return _LazyIterator(self)
+
+    def _begin(self) -> Iterator[Any]:
+        self._delivered = self._skip if self._position is None else self._position()
+        self._skip = 0
+        self.sampler.start_at(self._delivered * (self.batch_size or 1))  # type: ignore[attr-defined]
+        return super().__iter__()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a plain state: the epoch, the batches used in it, and what they depend on."""
+        sampler: EpochSampler = self.sampler  # type: ignore[assignment]
+        return {
+            "version": STATE_VERSION,
+            "sampler": {**sampler.state_dict(), "yielded": 0},
+            "batches": self._delivered % max(len(self), 1),
+            "batch_size": self.batch_size or 1,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where a state was taken.
+
+        Args:
+            state: What `state_dict` returned.
+
+        Raises:
+            ValueError: If the samples or the global batch size would differ.
+        """
+        read_version(state, STATE_VERSION, type(self).__name__)
+        sampler: EpochSampler = self.sampler  # type: ignore[assignment]
+        here = sampler.num_replicas * (self.batch_size or 1)
+        saved = state["sampler"]["num_replicas"] * state["batch_size"]
+        if here != saved:
+            remedy = "Keep ranks times batch size as in the saved run."
+            raise ValueError(problem("batch_size", f"such that the global batch is {saved}", here, remedy))
+        sampler.load_state_dict(state["sampler"])
+        self._skip = self._delivered = state["batches"]
+
+
+class _LazyIterator(Iterator[Any]):
+    def __init__(self, loader: ResumableLoader) -> None:
+        self._loader = loader
+        self._running: Iterator[Any] | None = None
+
+    def __next__(self) -> Any:
+        if self._running is None:
+            self._running = self._loader._begin()
+        batch = next(self._running)
+        self._loader._delivered += 1
+        return batch
+
+    def __len__(self) -> int:
+        return len(self._loader)

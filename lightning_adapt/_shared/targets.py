@@ -1,0 +1,53 @@
+"""Finds the class of each row of a data set without reading the samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_adapt._shared.loaders import conflict
+
+
+def find_targets(dataset: Any) -> Tensor:
+    """Find the class of each row of a data set without reading the samples.
+
+    Looks for `targets`, `labels` or `y`, the last tensor of a TensorDataset, through Subset and ConcatDataset, and for
+    a `label` column of a datasets.Dataset.
+
+    Args:
+        dataset: A map-style data set.
+
+    Returns:
+        Classes. Shape (N,), an integer dtype.
+
+    Raises:
+        LoaderConflictError: If none are found.
+    """
+    found = _targets_or_none(dataset)
+    if found is None or found.is_floating_point() or found.ndim != 1 or len(found) != len(dataset):
+        conflict(
+            "stratify=True",
+            "a data set with one class number per row in `targets`, `labels` or `y`",
+            type(dataset).__name__,
+            "give it such an attribute, or use RS2Sampler(targets=...) in your loader",
+        )
+    return found  # type: ignore[return-value]
+
+
+def _targets_or_none(dataset: Any) -> Tensor | None:
+    if hasattr(dataset, "datasets"):  # ConcatDataset
+        parts = [_targets_or_none(part) for part in dataset.datasets]
+        return None if any(part is None for part in parts) else torch.cat(parts)  # type: ignore[arg-type]
+    if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):  # Subset
+        whole = _targets_or_none(dataset.dataset)
+        return None if whole is None else whole[torch.as_tensor(dataset.indices)]
+    for name in ("targets", "labels", "y"):
+        if getattr(dataset, name, None) is not None:
+            return torch.as_tensor(getattr(dataset, name))
+    if getattr(dataset, "tensors", None):  # TensorDataset
+        return torch.as_tensor(dataset.tensors[-1])
+    if "label" in (getattr(dataset, "column_names", None) or ()):  # datasets.Dataset
+        return torch.as_tensor(dataset["label"][:])
+    return None

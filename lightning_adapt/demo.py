@@ -1,0 +1,157 @@
+"""lightning-adapt demo: every method beside its baselines and controls, in a table and on a page."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import platform
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from lightning_adapt import METHODS, __version__
+from lightning_adapt._shared.checks import check_choice
+from lightning_adapt._shared.imports import require
+from lightning_adapt._shared.report import Section, write_page
+
+__all__ = ["DemoContext", "run"]
+
+_STYLES = {"ours": "bold cyan", "control": "yellow", "baseline": "dim"}
+
+
+@dataclass
+class DemoContext:
+    """What the demo of a method gets: a progress bar, and whether to run in the smallest form.
+
+    Args:
+        progress: Where bars are shown.
+        quick: Run in seconds to show that it works; the numbers then mean little.
+    """
+
+    progress: Progress
+    quick: bool = False
+    _bar: TaskID | None = field(default=None, init=False)
+
+    def start(self, total: int) -> None:
+        """Begin the bar of this method.
+
+        Args:
+            total: Training steps of all rows together.
+        """
+        self._bar = self.progress.add_task("", total=total)
+
+    def doing(self, what: str) -> None:
+        """Say what the bar is at.
+
+        Args:
+            what: A few words.
+        """
+        if self._bar is not None:
+            self.progress.update(self._bar, description=escape(what))
+
+    def advance(self, steps: int = 1) -> None:
+        """Move the bar.
+
+        Args:
+            steps: Training steps done since the last call.
+        """
+        if self._bar is not None:
+            self.progress.advance(self._bar, steps)
+
+
+def run(only: str | None = None, out: Path = Path("lightning_adapt_demo"), *, quick: bool = False) -> int:
+    """Train every method beside its baselines and controls, print the tables and write a page.
+
+    Args:
+        only: Name of one method; None for all.
+        out: Folder of the page; `index.html` in it opens from disk, without a network.
+        quick: Run in seconds to show that it works; the numbers then mean little.
+
+    Returns:
+        0, the exit code.
+
+    Raises:
+        ValueError: If `only` names no method.
+        ModuleNotFoundError: If matplotlib, or a package that `only` needs, is missing; names the extra.
+    """
+    if only is not None:
+        check_choice("only", only, METHODS, "Leave it out to run all of them.")
+    require("figures", "lightning-adapt demo", "matplotlib")  # now, rather than after minutes of training
+    console = Console()
+    sections, missing = _run_methods((only,) if only else METHODS, console, quick=quick, must_run=only is not None)
+    for section in sections:
+        _print_section(console, section)
+    for line in missing:
+        console.print(f"[yellow]Not run:[/] {escape(line)}")
+    page = write_page(sections, Path(out), facts=_facts(quick), missing=missing)
+    console.print("Page: ", end="")
+    console.print(str(page.resolve()), soft_wrap=True, highlight=False, markup=False)
+    return 0
+
+
+def _run_methods(
+    methods: Sequence[str], console: Console, *, quick: bool, must_run: bool
+) -> tuple[list[Section], list[str]]:
+    sections: list[Section] = []
+    missing: list[str] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress, _quiet_lightning():
+        for method in methods:
+            demo = importlib.import_module(f"lightning_adapt.{method}.demo")
+            try:
+                sections.append(demo.run(DemoContext(progress, quick)))
+            except ModuleNotFoundError as error:
+                if must_run or "lightning-adapt[" not in str(error):  # only a missing extra may be passed over
+                    raise
+                missing.append(f"{method}: {error}")
+    return sections, missing
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Hide Lightning's tips, device lines and loader advice; errors, and warnings from our own code, still show."""
+    import lightning.pytorch  # noqa: F401 - its import sets the level of its logger, so it must come first
+
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.(pytorch|fabric)\b")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _print_section(console: Console, section: Section) -> None:
+    table = Table(title=escape(section.title), title_style="bold")
+    table.add_column("trained", overflow="fold", min_width=24)
+    table.add_column("kind", no_wrap=True)
+    for column in section.columns:
+        table.add_column(escape(column.heading), justify="right")
+    for row in section.rows:
+        numbers = [escape(column.show(cell)) for column, cell in zip(section.columns, row.cells, strict=True)]
+        table.add_row(escape(row.name), row.kind, *numbers, style=_STYLES[row.kind])
+    console.print(table)
+    console.print(escape(section.setting), style="dim", highlight=False)
+    console.print(escape(section.verdict), highlight=False)
+    console.print()
+
+
+def _facts(quick: bool) -> str:
+    import lightning
+    import torch
+
+    versions = f"lightning_adapt {__version__}, Lightning {lightning.__version__}, PyTorch {torch.__version__}"
+    size = "Smallest form: it shows that everything works, its numbers mean little. " if quick else ""
+    return f"{size}Trained on the CPU ({os.cpu_count()} cores, {platform.machine()}), {versions}."

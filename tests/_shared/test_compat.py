@@ -1,0 +1,147 @@
+"""Every private access to Lightning, against the real Trainer under both of its package names."""
+
+from __future__ import annotations
+
+import lightning.pytorch as one
+import pytest
+import pytorch_lightning as two
+import torch
+from pytorch_lightning.callbacks import EarlyStopping as OtherEarlyStopping
+from pytorch_lightning.utilities import CombinedLoader as OtherCombinedLoader
+
+from lightning_adapt import RS2Callback
+from lightning_adapt._shared import compat
+from tests.rs2.parts import LIGHTNING_WARNINGS, Module, row_loader
+
+pytestmark = LIGHTNING_WARNINGS
+PACKAGES = pytest.mark.parametrize("package", [one, two], ids=["lightning", "pytorch_lightning"])
+
+
+def trainer_of(package, *callbacks, **options):
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    settings = {"accelerator": "cpu", "logger": False, "max_epochs": 2, "num_sanity_val_steps": 0, **quiet, **options}
+    return package.Trainer(callbacks=list(callbacks), **settings)
+
+
+def module_of(package):
+    """The recording module under the base class of a package."""
+    body = {name: value for name, value in vars(Module).items() if not name.startswith("__")}
+
+    class Recording(package.LightningModule):
+        locals().update(body)
+
+        def __init__(self):
+            super().__init__()
+            self.net = torch.nn.Linear(1, 1)
+            self.plateau, self.rounds, self.validated_after = None, [], []
+
+    return Recording()
+
+
+@PACKAGES
+def test_transforms_run_in_order_and_are_taken_back(package):
+    seen = []
+
+    class Transforms(package.Callback):
+        def setup(self, trainer, pl_module, stage):
+            compat.add_train_loader_transform(trainer, "first", lambda loader: seen.append(("first", loader)) or middle)
+            compat.add_train_loader_transform(trainer, "second", lambda loader: seen.append(("second", loader)) or last)
+            compat.add_train_loader_transform(trainer, "gone", lambda loader: None)
+            compat.remove_train_loader_transform(trainer, "gone")
+
+        def teardown(self, trainer, pl_module, stage):
+            compat.remove_train_loader_transform(trainer, "first")
+            compat.remove_train_loader_transform(trainer, "second")
+            compat.remove_train_loader_transform(trainer, "never there")
+
+    users, middle, last = row_loader(80), row_loader(40), row_loader(20)
+    module, trainer = module_of(package), trainer_of(package, Transforms())
+    source = trainer.fit_loop._data_source
+    before = set(vars(source))
+    trainer.fit(module, users)
+    assert seen == [("first", users), ("second", middle)]
+    assert [len(batches) for batches in module.rounds] == [5, 5]
+    assert set(vars(source)) == before
+    assert source.dataloader() is users
+
+
+@PACKAGES
+def test_adding_again_replaces(package):
+    trainer = trainer_of(package)
+    source = trainer.fit_loop._data_source
+    source.instance = row_loader()
+    compat.add_train_loader_transform(trainer, "me", lambda loader: "old")
+    compat.add_train_loader_transform(trainer, "me", lambda loader: "new")
+    assert source.dataloader() == "new"
+    compat.remove_train_loader_transform(trainer, "me")
+    compat.remove_train_loader_transform(trainer, "me")
+    assert source.dataloader() is source.instance
+
+
+@PACKAGES
+def test_batches_done_in_epoch(package):
+    counts, after = [], []
+    trainer = trainer_of(package)
+
+    def collate(samples):
+        counts.append(compat.batches_done_in_epoch(trainer))  # when the loader is asked for a batch
+        return torch.stack(samples)
+
+    module = module_of(package)
+    module.on_train_batch_end = lambda *arguments: after.append(compat.batches_done_in_epoch(trainer))
+    trainer.fit(module, row_loader(12, collate_fn=collate))
+    assert counts == [0, 1, 2] * 2
+    assert after == [1, 2, 3] * 2
+
+
+def test_combined_loaders_of_both_packages():
+    for kind in (one.utilities.CombinedLoader, OtherCombinedLoader):
+        loaders = {"a": row_loader(20), "b": row_loader(40)}
+        combined = kind(loaders, "min_size")
+        assert compat.is_combined_loader(combined)
+        assert compat.combined_loader_mode(combined) == "min_size"
+        other = row_loader(8)
+        changed = compat.with_leaves(combined, [loaders["a"], other])
+        assert type(changed) is kind
+        assert changed.iterables == {"a": loaders["a"], "b": other}
+        assert combined.iterables == loaders
+        iter(changed)
+        assert len(list(changed)) == 2
+    for plain in (row_loader(), {"a": row_loader()}, [row_loader()]):
+        assert not compat.is_combined_loader(plain)
+        assert compat.combined_loader_mode(plain) == "max_size_cycle"
+
+
+@PACKAGES
+def test_the_mode_of_a_plain_collection_is_the_trainers(package):
+    trainer = trainer_of(package, max_epochs=1)
+    module = module_of(package)
+    module.training_step = lambda batch, batch_idx: module.net(batch["a"]).mean()
+    trainer.fit(module, {"a": row_loader(8), "b": row_loader(4)})
+    assert trainer.fit_loop._combined_loader._mode == compat.combined_loader_mode({})
+
+
+@PACKAGES
+def test_early_stopping_follows_validation(package):
+    kind = {one: one.callbacks.EarlyStopping, two: OtherEarlyStopping}[package]
+    early = kind("val_loss", patience=0)
+
+    class After(package.Callback):
+        def setup(self, trainer, pl_module, stage):
+            assert early._check_on_train_epoch_end is True  # decided in its own setup, before ours
+            trainer.check_val_every_n_epoch = 3
+            compat.let_early_stopping_follow_validation(trainer)
+
+    module, trainer = module_of(package), trainer_of(package, early, After(), max_epochs=20)
+    trainer.fit(module, row_loader(8), row_loader(4, shuffle=False))
+    assert module.validated_after == [2, 5]
+    assert early.stopped_epoch == 5
+
+
+@PACKAGES
+def test_the_callback_works_with_both_trainers(package):
+    module, trainer = module_of(package), trainer_of(package, RS2Callback(0.25), max_epochs=4)
+    trainer.fit(module, row_loader(), row_loader(4, shuffle=False))
+    assert sorted(row for batches in module.rounds for batch in batches for row in batch) == list(range(80))
+    assert module.validated_after == [3]
+    assert trainer.check_val_every_n_epoch == 1

@@ -1,0 +1,115 @@
+"""RS2Callback(validate=...): validation once per pass, and what depends on when it runs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+
+from lightning_adapt import RS2Callback
+from tests.rs2.parts import LIGHTNING_WARNINGS, Module, TrainOnly, row_loader, small_trainer
+
+pytestmark = LIGHTNING_WARNINGS
+
+
+def fit(*callbacks, module=None, max_epochs=9, **options):
+    trainer = small_trainer(*callbacks, max_epochs=max_epochs, **options)
+    module = module or Module()
+    trainer.fit(module, row_loader(), row_loader(8, shuffle=False))
+    return trainer, module
+
+
+@pytest.mark.parametrize(
+    ("validate", "every", "expected"),
+    [
+        ("pass", 1, [3, 7]),
+        ("pass", 2, [7]),
+        ("round", 1, list(range(9))),
+        ("round", 3, [2, 5, 8]),
+        (3, 1, [2, 5, 8]),
+        (3, 2, [2, 5, 8]),
+        (1, 4, list(range(9))),
+        (100, 1, [8]),
+        ("pass", 50, [8]),
+    ],
+)
+def test_rounds_after_which_it_validates(validate, every, expected):
+    trainer, module = fit(RS2Callback(0.25, validate=validate), check_val_every_n_epoch=every)
+    assert module.validated_after == expected
+    assert trainer.check_val_every_n_epoch == every  # given back
+
+
+@pytest.mark.parametrize(
+    ("ratio", "expected"), [(0.5, [1, 3, 5, 7]), (0.4, [1, 3, 5, 7]), (0.9, list(range(9))), (0.05, [8])]
+)
+def test_once_per_pass_is_every_one_over_ratio_rounds(ratio, expected):
+    assert fit(RS2Callback(ratio))[1].validated_after == expected
+
+
+def test_validation_counted_in_steps_stays_so():
+    trainer, module = fit(RS2Callback(0.25), check_val_every_n_epoch=None, val_check_interval=10, max_epochs=4)
+    assert module.validated_after == [1, 3]
+    assert trainer.check_val_every_n_epoch is None
+
+
+def test_the_first_validation_is_no_later_than_the_last_round():
+    assert fit(RS2Callback(0.1), max_epochs=3)[1].validated_after == [2]
+
+
+@pytest.mark.parametrize("first", ["early", "rs2"])
+def test_early_stopping_counts_validations_in_both_orders(first):
+    early, rs2 = EarlyStopping("val_loss", patience=2), RS2Callback(0.25)
+    trainer, module = fit(*([early, rs2] if first == "early" else [rs2, early]), max_epochs=40)
+    assert module.validated_after == [3, 7, 11]  # the loss gets worse after the first
+    assert early.stopped_epoch == 11
+    assert trainer.current_epoch == 12
+
+
+@pytest.mark.parametrize("first", ["early", "rs2"])
+def test_early_stopping_on_a_train_metric_works_without_validation(first):
+    early, rs2 = EarlyStopping("train_loss", patience=2), RS2Callback(0.25)
+    trainer = small_trainer(*([early, rs2] if first == "early" else [rs2, early]), max_epochs=12)
+    trainer.fit(TrainOnly(), row_loader())
+    assert trainer.current_epoch == 3
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_reduce_on_plateau_follows_validation(order):
+    module = Module(plateau={"monitor": "val_loss"})
+    callbacks = [RS2Callback(0.25), EarlyStopping("val_loss", patience=50)]
+    trainer, _ = fit(*callbacks[:: 1 - 2 * order], module=module, max_epochs=12)
+    schedule = trainer.lr_scheduler_configs[0].scheduler
+    assert module.validated_after == [3, 7, 11]
+    assert schedule.last_epoch == 3  # stepped once per validation
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01 * 0.1**2)
+
+
+def test_reduce_on_plateau_set_to_the_users_own_cadence_follows_too():
+    module = Module(plateau={"monitor": "val_loss", "frequency": 2})  # what check_val_every_n_epoch=2 needs
+    trainer, _ = fit(RS2Callback(0.25), module=module, max_epochs=16, check_val_every_n_epoch=2)
+    assert module.validated_after == [7, 15]
+    assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == 2
+
+
+def test_a_plateau_schedule_on_a_train_metric_still_steps_every_round():
+    module = Module(plateau={"monitor": "train_loss"})
+    trainer, _ = fit(RS2Callback(0.25, validate="round"), module=module, max_epochs=4)
+    assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == 4
+
+
+def test_other_schedules_keep_their_frequency():
+    class Steps(Module):
+        def configure_optimizers(self):
+            optimizer = torch.optim.SGD(self.parameters(), 1.0)
+            return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)]
+
+    trainer, _ = fit(RS2Callback(0.25), module=Steps(), max_epochs=4)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 0.5**4
+
+
+def test_the_sanity_check_and_other_stages_are_left_alone():
+    trainer, module = fit(RS2Callback(0.25), num_sanity_val_steps=2, max_epochs=4)
+    trainer.validate(module, row_loader(8, shuffle=False), verbose=False)
+    assert module.rounds
+    assert trainer.callback_metrics["val_loss"] >= 0
+    assert trainer.check_val_every_n_epoch == 1

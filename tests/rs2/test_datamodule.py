@@ -1,0 +1,168 @@
+"""RS2DataModule: the inner DataModule with another train loader, and nothing else changed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from lightning_adapt import RS2DataModule, RS2Sampler
+from tests.rs2.parts import LIGHTNING_WARNINGS, Module, row_loader, small_trainer
+
+pytestmark = LIGHTNING_WARNINGS
+
+
+class TrainData(LightningDataModule):
+    n_classes = 4
+
+    def train_dataloader(self):
+        return row_loader()
+
+
+class FullData(TrainData):
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+        self.prepare_data_per_node = False
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self.counter = 0
+
+    def prepare_data(self):
+        self.calls.append("prepare_data")
+
+    def setup(self, stage):
+        self.calls.append(f"setup {stage.value} {self.trainer.max_epochs}")
+
+    def teardown(self, stage):
+        self.calls.append(f"teardown {stage.value}")
+
+    def on_exception(self, exception):
+        self.calls.append(f"exception {exception}")
+
+    def val_dataloader(self):
+        return row_loader(8, shuffle=False)
+
+    def test_dataloader(self):
+        return row_loader(12, shuffle=False)
+
+    def predict_dataloader(self):
+        return row_loader(16, shuffle=False)
+
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        self.calls.append("before")
+        return batch
+
+    def transfer_batch_to_device(self, batch, device, dataloader_idx):
+        self.calls.append("transfer")
+        return batch.to(device)
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        self.calls.append("after")
+        return batch
+
+    def state_dict(self):
+        return {"counter": self.counter}
+
+    def load_state_dict(self, state):
+        self.counter = state["counter"]
+
+
+class Predicts(Module):
+    def test_step(self, batch, batch_idx):
+        self.log("rows", float(len(batch)), reduce_fx="sum", batch_size=1)
+
+    def predict_step(self, batch, batch_idx):
+        return batch
+
+
+def planned(ratio, rounds, **options):
+    sampler = RS2Sampler(80, ratio, round_to=4, **options)
+    return [sampler.epoch_rows(t).reshape(-1, 4).tolist() for t in range(rounds)]
+
+
+def test_fit_trains_on_rounds_and_uses_every_hook_of_the_inner_one():
+    inner, module = FullData(), Predicts()
+    data = RS2DataModule(inner, 0.25, seed=2)
+    trainer = small_trainer(max_epochs=3)
+    trainer.fit(module, datamodule=data)
+    assert module.rounds == planned(0.25, 3, seed=2)
+    assert module.validated_after == [0, 1, 2]
+    assert inner.calls[:2] == ["prepare_data", "setup fit 3"]
+    assert inner.calls[2:5] == ["before", "transfer", "after"]
+    assert inner.calls[-1] == "teardown fit"
+    assert inner.trainer is data.trainer is trainer
+    assert trainer.test(module, datamodule=data, verbose=False)[0]["rows"] == 12
+    assert torch.cat(trainer.predict(module, datamodule=data)).reshape(-1).tolist() == list(range(16))
+
+
+def test_exceptions_reach_the_inner_one():
+    class Fails(Module):
+        def training_step(self, batch, batch_idx):
+            raise RuntimeError("boom")
+
+    inner = FullData()
+    with pytest.raises(RuntimeError, match="boom"):
+        small_trainer(max_epochs=1).fit(Fails(), datamodule=RS2DataModule(inner, 0.25))
+    assert "exception boom" in inner.calls
+
+
+def test_hooks_that_the_inner_one_lacks_are_not_there():
+    data = RS2DataModule(TrainData(), 0.25)
+    for hook in ("val_dataloader", "test_dataloader", "predict_dataloader"):
+        assert not is_overridden(hook, data, LightningDataModule)
+        assert is_overridden(hook, RS2DataModule(FullData(), 0.25), LightningDataModule)
+    assert is_overridden("train_dataloader", data, LightningDataModule)
+    module = Module()
+    small_trainer(max_epochs=2).fit(module, datamodule=data)
+    assert module.validated_after == []
+
+
+def test_settings_and_attributes_of_the_inner_one_count():
+    data = RS2DataModule(FullData(), 0.25)
+    assert data.prepare_data_per_node is False
+    assert data.allow_zero_length_dataloader_with_multiple_devices is True
+    assert data.n_classes == 4  # what a module reads as self.trainer.datamodule.n_classes
+
+
+def test_the_state_of_the_inner_one_is_saved_and_restored(tmp_path):
+    inner = FullData()
+    inner.counter = 5
+    trainer = small_trainer(max_epochs=1)
+    trainer.fit(Module(), datamodule=RS2DataModule(inner, 0.25))
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    again, module = FullData(), Module()
+    small_trainer(max_epochs=2).fit(
+        module, datamodule=RS2DataModule(again, 0.25), ckpt_path=tmp_path / "one.ckpt", weights_only=True
+    )
+    assert again.counter == 5
+    assert module.rounds == planned(0.25, 2)[1:]
+
+
+def test_it_may_be_iterated_without_a_trainer():
+    batches = list(RS2DataModule(TrainData(), 0.25).train_dataloader())
+    assert [batch.reshape(-1).long().tolist() for batch in batches] == planned(0.25, 1)[0]
+
+
+def test_one_of_several_loaders_stratified_in_another_mode():
+    class Pair(LightningDataModule):
+        def train_dataloader(self):
+            return {"a": row_loader(4), "b": row_loader()}
+
+    data = RS2DataModule(Pair(), 0.25, loader="b", stratify=True, mode="independent")
+    sampler = data.train_dataloader()["b"].sampler
+    assert sampler.mode == "independent"
+    assert sampler.targets.tolist() == [row % 4 for row in range(80)]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"mode": "shuffled"}, "`mode` must be one of"),
+        ({"loader": 1.5}, "`loader` must be a dict key, a position or None"),
+        ({"seed": 2**63}, "`seed` must be a whole number from 0 to"),
+    ],
+)
+def test_arguments_are_checked_when_it_is_made(options, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        RS2DataModule(TrainData(), 0.25, **options)
