@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -134,8 +135,8 @@ def _quiet_lightning() -> Iterator[None]:
 
 
 def _print_section(console: Console, section: Section) -> None:
-    table = Table(title=escape(section.title), title_style="bold")
-    table.add_column("trained", overflow="fold", min_width=24)
+    table = Table(title=escape(section.title), title_style="bold", box=SIMPLE, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("trained", overflow="fold")
     table.add_column("kind", no_wrap=True)
     for column in section.columns:
         table.add_column(escape(column.heading), justify="right")

@@ -63,9 +63,7 @@ REGISTRY: dict[str, Entry] = {
         resume="exact",
     ),
     "rs2_loader": Entry(
-        build=lambda workers, batch_size: Setup(
-            {"train_dataloaders": rs2_loader(loader(workers, batch_size), 0.3)}
-        ),
+        build=lambda workers, batch_size: Setup({"train_dataloaders": rs2_loader(loader(workers, batch_size), 0.3)}),
         resume="loader",
         state=lambda: rs2_loader(loader(0, 8), 0.3),
     ),

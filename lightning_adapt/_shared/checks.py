@@ -85,7 +85,10 @@ def check_integer(argument: str, value: Any, remedy: str, *, minimum: int = 0, m
     allowed = f"a whole number >= {minimum}" if maximum is None else f"a whole number from {minimum} to {maximum}"
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(problem(argument, allowed, value, remedy))
-    number = int(value.__index__())
+    try:
+        number = int(value.__index__())
+    except TypeError as error:  # a tensor or array that is not one whole number
+        raise TypeError(problem(argument, allowed, value, remedy)) from error
     if number < minimum or (maximum is not None and number > maximum):
         raise ValueError(problem(argument, allowed, value, remedy))
     return number
@@ -128,3 +131,22 @@ def check_flag(argument: str, value: Any, remedy: str) -> bool:
     if not isinstance(value, bool):
         raise TypeError(problem(argument, "True or False", value, remedy))
     return value
+
+
+def check_loader_key(loader: Any) -> str | int | None:
+    """Check the name of one of several train loaders.
+
+    Args:
+        loader: What the user passed.
+
+    Returns:
+        The value.
+
+    Raises:
+        TypeError: If it is neither a dict key, nor a position, nor None.
+    """
+    if loader is None or (isinstance(loader, (str, int)) and not isinstance(loader, bool)):
+        return loader
+    raise TypeError(
+        problem("loader", "a dict key, a position or None", loader, "Name one of your train loaders, or leave it out.")
+    )

@@ -6,7 +6,6 @@ Nothing is imported from Lightning: the functions work on the attributes that th
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -78,6 +77,18 @@ def is_combined_loader(loaders: Any) -> bool:
     return any(kind.__name__ == "CombinedLoader" for kind in type(loaders).__mro__)
 
 
+def combined_train_loader(trainer: Any) -> Any:
+    """Return the CombinedLoader that the Trainer made of the train loaders.
+
+    Args:
+        trainer: The Trainer, once training has started.
+
+    Returns:
+        The CombinedLoader.
+    """
+    return trainer.fit_loop._combined_loader
+
+
 def combined_loader_mode(loaders: Any) -> str:
     """Return how the Trainer will run several loaders together.
 
@@ -90,19 +101,17 @@ def combined_loader_mode(loaders: Any) -> str:
     return str(loaders._mode) if is_combined_loader(loaders) else "max_size_cycle"
 
 
-def with_leaves(combined: Any, leaves: list[Any]) -> Any:
-    """Return a copy of a CombinedLoader with other loaders in it; the user's object stays as it is.
+def with_iterables(combined: Any, iterables: Any) -> Any:
+    """Return a CombinedLoader like another one around other loaders; the user's object stays as it is.
 
     Args:
         combined: A CombinedLoader.
-        leaves: As many loaders as `combined.flattened` has.
+        iterables: The collection of loaders for the new one.
 
     Returns:
-        The copy.
+        The new CombinedLoader.
     """
-    changed = copy.copy(combined)
-    changed.flattened = leaves
-    return changed
+    return type(combined)(iterables, mode=combined._mode)
 
 
 def let_early_stopping_follow_validation(trainer: Any) -> None:
@@ -117,3 +126,46 @@ def let_early_stopping_follow_validation(trainer: Any) -> None:
     for callback in trainer.early_stopping_callbacks:
         if callback._check_on_train_epoch_end:
             callback._check_on_train_epoch_end = False
+
+
+def users_check_val(trainer: Any) -> int | None:
+    """Return the user's own `check_val_every_n_epoch`, whatever callbacks of ours made of it.
+
+    Args:
+        trainer: The Trainer.
+
+    Returns:
+        The number, or None when the user validates by steps.
+    """
+    kept: tuple[int | None, dict[Hashable, int]] | None = trainer.fit_loop.__dict__.get("_lightning_adapt_check_val")
+    users: int | None = trainer.check_val_every_n_epoch if kept is None else kept[0]
+    return users
+
+
+def set_check_val(trainer: Any, owner: Hashable, rounds: int) -> None:
+    """Validate every so many epochs; with several owners the largest number holds.
+
+    Args:
+        trainer: The Trainer.
+        owner: Who asks.
+        rounds: Epochs between validations.
+    """
+    users = users_check_val(trainer)
+    _, wishes = trainer.fit_loop.__dict__.setdefault("_lightning_adapt_check_val", (users, {}))
+    wishes[owner] = rounds
+    trainer.check_val_every_n_epoch = max(wishes.values())
+
+
+def give_back_check_val(trainer: Any, owner: Hashable) -> None:
+    """Take back what `set_check_val` did for one owner; harmless when there is nothing to take back.
+
+    Args:
+        trainer: The Trainer.
+        owner: Who asked.
+    """
+    users, wishes = trainer.fit_loop.__dict__.get("_lightning_adapt_check_val", (None, {}))
+    if wishes.pop(owner, None) is None:
+        return
+    trainer.check_val_every_n_epoch = max(wishes.values()) if wishes else users
+    if not wishes:
+        del trainer.fit_loop.__dict__["_lightning_adapt_check_val"]

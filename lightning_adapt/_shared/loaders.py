@@ -17,7 +17,7 @@ from torch.utils.data import (
 )
 from torch.utils.data.distributed import DistributedSampler
 
-from lightning_adapt._shared.compat import combined_loader_mode, is_combined_loader, with_leaves
+from lightning_adapt._shared.compat import combined_loader_mode, is_combined_loader, with_iterables
 from lightning_adapt._shared.resumable_loader import ResumableLoader
 from lightning_adapt._shared.row_sampler import RowSampler
 from lightning_adapt._shared.sampling import EpochSampler
@@ -120,7 +120,11 @@ def _source(sampler: Any, dataset: Any, method: str) -> Any:
         return sampler
     if isinstance(sampler, SubsetRandomSampler):
         return RowSampler(torch.as_tensor(sampler.indices))
-    if type(sampler) in (RandomSampler, SequentialSampler, DistributedSampler):
+    if isinstance(sampler, RandomSampler) and (sampler.replacement or sampler.num_samples != len(dataset)):
+        remedy = "choose the share with `ratio` and replacement with mode='bootstrap' instead"
+        conflict(method, "a loader that shuffles the whole data set once", "replacement or num_samples", remedy)
+    standard = type(sampler) in (RandomSampler, SequentialSampler, DistributedSampler)
+    if standard or _is_torchdata(sampler, "RandomSampler"):
         return dataset
     remedy = "remove the sampler, or sample over it yourself with RS2Sampler in your loader"
     return conflict(method, "a loader with a standard torch sampler", type(sampler).__name__, remedy)
@@ -128,11 +132,16 @@ def _source(sampler: Any, dataset: Any, method: str) -> Any:
 
 def _is_plain_batch_sampler(batch_sampler: Any) -> bool:
     # torchdata's StatefulDataLoader puts its own subclass of the same meaning and name there
-    kind = type(batch_sampler)
-    return kind is BatchSampler or (kind.__name__ == "BatchSampler" and kind.__module__.startswith("torchdata"))
+    return type(batch_sampler) is BatchSampler or _is_torchdata(batch_sampler, "BatchSampler")
 
 
-def replace_loader(loaders: Any, key: str | int | None, build: Callable[[Any], Any], method: str) -> Any:
+def _is_torchdata(sampler: Any, name: str) -> bool:
+    return type(sampler).__name__ == name and type(sampler).__module__.startswith("torchdata")
+
+
+def replace_loader(
+    loaders: Any, key: str | int | None, build: Callable[[Any], Any], method: str, *, may_cycle: bool = False
+) -> Any:
     """Return the user's train loaders with one of them replaced; their own collection stays as it is.
 
     Args:
@@ -140,6 +149,7 @@ def replace_loader(loaders: Any, key: str | int | None, build: Callable[[Any], A
         key: Which one: a dict key or a position; None when there is only one.
         build: Makes the new loader from the old one.
         method: Who wants to sample, for the error text.
+        may_cycle: True to leave out the last check below; then call `check_not_cycled` on what runs in the end.
 
     Returns:
         The same structure with the chosen loader replaced.
@@ -153,16 +163,18 @@ def replace_loader(loaders: Any, key: str | int | None, build: Callable[[Any], A
         if key is not None:
             conflict(method, "left at None for a single train loader", key, "remove `loader`", argument="loader")
         new = build(entries)
-        return with_leaves(loaders, [new]) if is_combined_loader(loaders) else new
+        return with_iterables(loaders, new) if is_combined_loader(loaders) else new
     chosen = _chosen(entries, key, method)
     old = entries[chosen]
     new = build(old)
-    _check_not_cycled(loaders, entries, chosen, new, method)
-    if is_combined_loader(loaders):
-        return with_leaves(loaders, [new if leaf is old else leaf for leaf in loaders.flattened])
+    if not may_cycle:
+        _check_not_cycled(loaders, entries, chosen, new, method)
     if isinstance(entries, Mapping):
-        return {name: new if name == chosen else entry for name, entry in entries.items()}
-    return [new if place == chosen else entry for place, entry in enumerate(entries)]
+        replaced: Any = {name: new if name == chosen else entry for name, entry in entries.items()}
+    else:
+        replaced = [new if place == chosen else entry for place, entry in enumerate(entries)]
+        replaced = tuple(replaced) if isinstance(entries, tuple) else replaced
+    return with_iterables(loaders, replaced) if is_combined_loader(loaders) else replaced
 
 
 def _chosen(entries: Mapping[Any, Any] | Sequence[Any], key: str | int | None, method: str) -> Any:
@@ -178,9 +190,27 @@ def _chosen(entries: Mapping[Any, Any] | Sequence[Any], key: str | int | None, m
     return conflict(method, f"one of {names}", repr(key), f"pass loader={names[0]!r}", argument="loader")
 
 
+def check_not_cycled(loaders: Any, key: str | int | None, method: str) -> None:
+    """Raise if the Trainer would start the sampled loader again inside an epoch.
+
+    Args:
+        loaders: As in `replace_loader`, with the sampled loader in place.
+        key: As in `replace_loader`.
+        method: As in `replace_loader`.
+
+    Raises:
+        LoaderConflictError: If it runs beside a longer one in mode "max_size_cycle".
+    """
+    entries = loaders.iterables if is_combined_loader(loaders) else loaders
+    if isinstance(entries, (Mapping, list, tuple)):
+        chosen = _chosen(entries, key, method)
+        _check_not_cycled(loaders, entries, chosen, entries[chosen], method)
+
+
 def _check_not_cycled(loaders: Any, entries: Any, chosen: Any, new: Any, method: str) -> None:
     items = entries.items() if isinstance(entries, Mapping) else enumerate(entries)
-    lengths = [len(entry) for name, entry in items if name != chosen and hasattr(entry, "__len__")]
+    others = [_length(entry) for name, entry in items if name != chosen]
+    lengths = [length for length in others if length is not None]
     if combined_loader_mode(loaders) == "max_size_cycle" and lengths and max(lengths) > len(new):
         conflict(
             method,
@@ -188,6 +218,13 @@ def _check_not_cycled(loaders: Any, entries: Any, chosen: Any, new: Any, method:
             f"{len(new)} batches a round beside a loader of {max(lengths)} in mode 'max_size_cycle'",
             "wrap the loaders in CombinedLoader(..., mode='min_size'), or raise the ratio",
         )
+
+
+def _length(loader: Any) -> int | None:
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):  # a stream: it has `__len__`, which raises
+        return None
 
 
 def conflict(method: str, allowed: str, received: object, remedy: str, *, argument: str = "train loader") -> Any:

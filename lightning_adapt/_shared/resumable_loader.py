@@ -41,23 +41,29 @@ class ResumableLoader(DataLoader[Any]):
         self._position = position
         self._skip = 0
         self._delivered = 0
+        self._counted_epoch = -1  # the epoch that the two counts belong to
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # any iterator will do for the users of a loader
         return _LazyIterator(self)
 
     def _begin(self) -> Iterator[Any]:
-        self._delivered = self._skip if self._position is None else self._position()
+        sampler: EpochSampler = self.sampler  # type: ignore[assignment]
+        skip = self._skip if self._counted_epoch == sampler.epoch else 0
+        self._delivered = skip if self._position is None else self._position()
+        self._counted_epoch = sampler.epoch
         self._skip = 0
-        self.sampler.start_at(self._delivered * (self.batch_size or 1))  # type: ignore[attr-defined]
+        sampler.start_at(self._delivered * (self.batch_size or 1))
         return super().__iter__()
 
     def state_dict(self) -> dict[str, Any]:
         """Return a plain state: the epoch, the batches used in it, and what they depend on."""
         sampler: EpochSampler = self.sampler  # type: ignore[assignment]
+        batches = self._delivered if self._counted_epoch == sampler.epoch else 0
+        done = batches >= len(self)
         return {
             "version": STATE_VERSION,
-            "sampler": {**sampler.state_dict(), "yielded": 0},
-            "batches": self._delivered % max(len(self), 1),
+            "sampler": {**sampler.state_dict(), "epoch": sampler.epoch + done, "yielded": 0},
+            "batches": 0 if done else batches,
             "batch_size": self.batch_size or 1,
         }
 
@@ -79,6 +85,7 @@ class ResumableLoader(DataLoader[Any]):
             raise ValueError(problem("batch_size", f"such that the global batch is {saved}", here, remedy))
         sampler.load_state_dict(state["sampler"])
         self._skip = self._delivered = state["batches"]
+        self._counted_epoch = sampler.epoch
 
 
 class _LazyIterator(Iterator[Any]):

@@ -115,7 +115,10 @@ class EpochSampler(DistributedSampler[Any]):
         Raises:
             ValueError: If it is negative.
         """
-        self.epoch = check_integer("epoch", epoch, "Pass the number of the epoch, from 0.")
+        epoch = check_integer("epoch", epoch, "Pass the number of the epoch, from 0.")
+        if epoch != self.epoch:  # a position belongs to the epoch in which it was reached
+            self._start = self._yielded = 0
+        self.epoch = epoch
 
     def start_at(self, samples: int) -> None:
         """Skip the first samples of this rank in the next iteration (only there), to resume inside an epoch.
@@ -127,6 +130,7 @@ class EpochSampler(DistributedSampler[Any]):
             ValueError: If it is negative.
         """
         self._start = check_integer("samples", samples, "Pass the number of samples this rank has used.")
+        self._yielded = self._start
 
     def __iter__(self) -> Iterator[int]:
         epoch, start, size = self.epoch, self._start, self.epoch_size(self.epoch)
@@ -156,11 +160,12 @@ class EpochSampler(DistributedSampler[Any]):
         With worker processes a DataLoader asks for samples ahead of their use; `rs2_loader` and the callbacks count
         what was really used.
         """
+        done = self._yielded >= len(self)
         return {
             "version": STATE_VERSION,
             "fingerprint": self.fingerprint(),
-            "epoch": self.epoch,
-            "yielded": self._yielded % max(len(self), 1),
+            "epoch": self.epoch + done,
+            "yielded": 0 if done else self._yielded,
             "num_replicas": self.num_replicas,
         }
 

@@ -10,9 +10,16 @@ from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
 from lightning_adapt._shared import compat
-from lightning_adapt._shared.checks import check_choice, check_flag, check_fraction, check_integer, problem
+from lightning_adapt._shared.checks import (
+    check_choice,
+    check_flag,
+    check_fraction,
+    check_integer,
+    check_loader_key,
+    problem,
+)
 from lightning_adapt._shared.figures import log_figure
-from lightning_adapt._shared.loaders import replace_loader
+from lightning_adapt._shared.loaders import check_not_cycled, replace_loader
 from lightning_adapt._shared.resumable_loader import ResumableLoader
 from lightning_adapt._shared.sampling import check_fingerprint
 from lightning_adapt._shared.state import read_version, with_version
@@ -44,8 +51,9 @@ class RS2Callback(Callback):
         stratify: Keep the class proportions in every round; reads the data set's `targets`, `labels` or `y`.
         loader: Which train loader when there are several: a dict key or a position.
         validate: "pass": validate once per pass over the data, that is every round(1/ratio) rounds times
-            `check_val_every_n_epoch`, at the latest in the last round; "round": as the Trainer says; a number: every
-            so many rounds. ReduceLROnPlateau and EarlyStopping follow.
+            `check_val_every_n_epoch`, in a run shorter than that in its last round; "round": as the Trainer says; a number: every
+            so many rounds. ReduceLROnPlateau and EarlyStopping follow; to keep
+            `EarlyStopping(check_on_train_epoch_end=True)`, use "round".
         on_conflict: "raise" when the loader cannot be sampled; "warn" to train on it unchanged.
         seed: Seed of the sample order, the same on all ranks.
         enabled: False to switch the callback off.
@@ -77,7 +85,7 @@ class RS2Callback(Callback):
         self.ratio = check_fraction("ratio", ratio, "Pass 0.1 to train on a tenth of the data per round.")
         self.mode: Mode = check_choice("mode", mode, MODES, "Use 'without' unless you need another.")  # type: ignore[assignment]
         self.stratify = check_flag("stratify", stratify, "Pass True to keep the class proportions.")
-        self.loader = _check_loader(loader)
+        self.loader = check_loader_key(loader)
         self.validate = _check_validate(validate)
         self.on_conflict = check_choice("on_conflict", on_conflict, ("raise", "warn"), "Use 'raise'.")
         self.seed = check_integer("seed", seed, "Pass any whole number that is not negative.", maximum=2**63 - 1)
@@ -85,7 +93,7 @@ class RS2Callback(Callback):
         self.log_figure = check_flag("log_figure", log_figure, "Pass True to log the coverage figure.")
         self.sampler: RS2Sampler | None = None
         self._restored: dict[str, Any] | None = None
-        self._users_check_val: int | None = None
+        self._thinned_out = False
 
     @property
     @override
@@ -145,7 +153,7 @@ class RS2Callback(Callback):
             return rounds
 
         try:
-            return replace_loader(loaders, self.loader, build, "RS2")
+            return replace_loader(loaders, self.loader, build, "RS2", may_cycle=True)  # checked in on_train_start
         except ValueError as problem_found:
             self.sampler = None
             self._conflict(str(problem_found), problem_found)
@@ -159,7 +167,7 @@ class RS2Callback(Callback):
 
     # -- validation once per pass ---------------------------------------------------------------------------------
     def _thin_out_validation(self, trainer: Trainer) -> None:
-        users = trainer.check_val_every_n_epoch
+        users = compat.users_check_val(trainer)
         # None: the user counts steps, and steps stay steps. Without validation there is nothing to thin out, and
         # ModelCheckpoint would wait for one
         if self.validate == "round" or users is None or not trainer.enable_validation:
@@ -167,15 +175,14 @@ class RS2Callback(Callback):
         rounds = users * round(1 / self.ratio) if self.validate == "pass" else int(self.validate)
         if trainer.max_epochs is not None and trainer.max_epochs > 0:
             rounds = min(rounds, trainer.max_epochs)
-        self._users_check_val = users
-        trainer.check_val_every_n_epoch = rounds
+        compat.set_check_val(trainer, self.state_key, rounds)
+        self._thinned_out = True
         if users == 1 < rounds:
             compat.let_early_stopping_follow_validation(trainer)
 
     def _give_back_validation(self, trainer: Trainer) -> None:
-        if self._users_check_val is not None:
-            trainer.check_val_every_n_epoch = self._users_check_val
-            self._users_check_val = None
+        compat.give_back_check_val(trainer, self.state_key)
+        self._thinned_out = False
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -183,18 +190,30 @@ class RS2Callback(Callback):
             return
         self._check_restored(self.sampler)
         batches = len(self.sampler) // (self.sampler.round_to or 1)
+        self._check_whole_rounds(trainer, batches)
+        if self._thinned_out:
+            if self.validate == "pass" and trainer.max_steps > 0:  # validate at least once before the steps run out
+                rounds = trainer.max_steps // -(-batches // trainer.accumulate_grad_batches)
+                compat.set_check_val(trainer, self.state_key, max(1, min(trainer.check_val_every_n_epoch or 1, rounds)))
+            every = trainer.check_val_every_n_epoch or 1
+            for config in trainer.lr_scheduler_configs:  # ReduceLROnPlateau must find a metric when it steps
+                if config.reduce_on_plateau and config.interval == "epoch" and config.frequency % every:
+                    config.frequency = every
+
+    def _check_whole_rounds(self, trainer: Trainer, batches: int) -> None:
+        """Say so when an epoch holds more or less than one round."""
+        try:  # not earlier: another callback may shorten the other loaders, too
+            check_not_cycled(compat.combined_train_loader(trainer), self.loader, "RS2")
+        except ValueError as problem_found:
+            if self.on_conflict == "raise":
+                raise MisconfigurationException(str(problem_found)) from problem_found
+            rank_zero_warn(f"Rounds are repeated inside an epoch. {problem_found}")
         if trainer.num_training_batches < batches and not _is_dev_run(trainer):
             rank_zero_warn(
-                f"limit_train_batches cuts every RS2 round from {batches} to {trainer.num_training_batches} batches; "
-                "what it cuts off is not made up for in later rounds. Lower `ratio` instead."
+                f"Every RS2 round is cut from {batches} to {trainer.num_training_batches} batches, by "
+                "limit_train_batches or a shorter loader beside it; what is cut off is not made up for in later "
+                "rounds. Lower `ratio` instead."
             )
-        if self._users_check_val is not None:
-            if self.validate == "pass" and trainer.max_steps > 0:  # validate at least once before the steps run out
-                rounds = trainer.max_steps * trainer.accumulate_grad_batches // batches
-                trainer.check_val_every_n_epoch = max(1, min(trainer.check_val_every_n_epoch or 1, rounds))
-            for config in trainer.lr_scheduler_configs:  # ReduceLROnPlateau must find a metric when it steps
-                if config.reduce_on_plateau and config.interval == "epoch" and config.frequency == 1:
-                    config.frequency = trainer.check_val_every_n_epoch or 1
 
     # -- log and draw ---------------------------------------------------------------------------------------------
     @override
@@ -231,20 +250,12 @@ class RS2Callback(Callback):
         here = {**sampler.fingerprint(), "global batch": sampler.multiple}
         try:
             check_fingerprint("RS2Callback", saved=saved, here=here)
-        except ValueError as conflict:
-            raise MisconfigurationException(str(conflict)) from conflict
+        except ValueError as problem_found:
+            raise MisconfigurationException(str(problem_found)) from problem_found
 
 
 def _is_dev_run(trainer: Trainer) -> bool:
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set by a connector
-
-
-def _check_loader(loader: Any) -> str | int | None:
-    if loader is None or (isinstance(loader, (str, int)) and not isinstance(loader, bool)):
-        return loader
-    raise TypeError(
-        problem("loader", "a dict key, a position or None", loader, "Name one of your train loaders, or leave it out.")
-    )
 
 
 def _check_validate(validate: Any) -> str | int:

@@ -7,10 +7,17 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from typing_extensions import override
 
-from lightning_adapt._shared.checks import check_flag, check_fraction, check_integer, problem
+from lightning_adapt._shared.checks import (
+    check_choice,
+    check_flag,
+    check_fraction,
+    check_integer,
+    check_loader_key,
+    problem,
+)
 from lightning_adapt._shared.loaders import replace_loader
 from lightning_adapt.rs2.loader import rs2_loader
-from lightning_adapt.rs2.sampler import Mode
+from lightning_adapt.rs2.sampler import MODES, Mode
 
 __all__ = ["RS2DataModule"]
 
@@ -65,12 +72,22 @@ class RS2DataModule(LightningDataModule):
         self.inner = _check_inner(inner)  # before super().__init__, which sets `trainer`
         super().__init__()
         self.ratio = check_fraction("ratio", ratio, "Pass 0.1 to train on a tenth of the data per round.")
-        self.mode = mode
+        self.mode: Mode = check_choice("mode", mode, MODES, "Use 'without' unless you need another.")  # type: ignore[assignment]
         self.stratify = check_flag("stratify", stratify, "Pass True to keep the class proportions.")
-        self.loader = loader
-        self.seed = check_integer("seed", seed, "Pass any whole number that is not negative.")
+        self.loader = check_loader_key(loader)
+        self.seed = check_integer("seed", seed, "Pass any whole number that is not negative.", maximum=2**63 - 1)
+        self.prepare_data_per_node = inner.prepare_data_per_node
+        self.allow_zero_length_dataloader_with_multiple_devices = (
+            inner.allow_zero_length_dataloader_with_multiple_devices
+        )
         for hook in _DELEGATED:
             setattr(self, hook, getattr(inner, hook))
+
+    def __getattr__(self, name: str) -> Any:
+        # a module may read its own things there: self.trainer.datamodule.n_classes
+        if name == "inner" or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.inner, name)
 
     @property
     def trainer(self) -> Any:  # the inner DataModule may ask for it in its own hooks
@@ -91,6 +108,8 @@ class RS2DataModule(LightningDataModule):
         )
 
     def _position(self) -> int:
+        if self.trainer is None:  # iterated by hand
+            return 0
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
         return int(progress.current.ready)
 

@@ -235,11 +235,12 @@ def _verdict(cells: dict[str, tuple[Cell, ...]]) -> str:
     accuracy = {arm: row[0] for arm, row in cells.items()}
     ours, static, full = accuracy["rs2"], accuracy["static"], accuracy["full"]
     times = cells["full"][1].value / cells["rs2"][1].value
-    return (
-        f"RS2 reached {ours.value:.1f} %, {_against(ours, static)} one random {RATIO:.0%} of the data kept "
-        f"for the whole run ({static.value:.1f} %). {_identity(accuracy)} All data in each epoch took {times:.1f} times as long "
+    text = (
+        f"RS2 reached {ours.value:.1f} %, {_against(ours, static)} one random {RATIO:.0%} of the data kept for the "
+        f"whole run ({static.value:.1f} %). {_identity(accuracy)} All data each epoch took {times:.1f} times as long "
         f"and reached {full.value:.1f} %, {_against(full, ours)} RS2."
     )
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _identity(accuracy: dict[str, Cell]) -> str:

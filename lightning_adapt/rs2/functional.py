@@ -124,7 +124,7 @@ def round_size(n: int, ratio: float, multiple: int = 1) -> int:
         allowed = f"large enough that a round of the {n} rows fills one global batch of {multiple} samples"
         if multiple > n:
             raise ValueError(problem("ratio", allowed, ratio, f"Use a global batch of at most {n} samples."))
-        smallest = math.ceil(multiple / n * 1e6) / 1e6
+        smallest = -(-multiple * 10**6 // n) / 10**6  # rounded up in whole numbers: floats would add a millionth
         raise ValueError(problem("ratio", allowed, ratio, f"Use ratio >= {smallest:g} or smaller batches."))
     return size
 

@@ -130,7 +130,12 @@ class RS2Sampler(EpochSampler):
             A share in [0, 1]; exact in mode "without". With `weights` it is an upper bound.
         """
         check_integer("rounds", rounds, "Pass a number of rounds.")
-        return expected_coverage(rounds, self.n_rows, self.epoch_size(0), self.mode)
+        k = self.epoch_size(0)
+        if self.boundary == "partition" and self.multiple > 1:  # each pass leaves out other rows
+            blocks = round(1 / self.ratio)
+            passes, rest = divmod(rounds, blocks)
+            return 1 - (1 - blocks * k / self.n_rows) ** passes * (1 - rest * k / self.n_rows)
+        return expected_coverage(rounds, self.n_rows, k, self.mode)
 
     def _block(self, epoch: int) -> tuple[int, int]:
         blocks = round(1 / self.ratio)
@@ -139,7 +144,12 @@ class RS2Sampler(EpochSampler):
         if self.multiple > 1:  # ranks and loaders need equal rounds: all get the smallest block, in whole batches
             size = self.n_rows // blocks // self.multiple * self.multiple
             if size < 1:
-                round_size(self.n_rows, self.ratio, self.multiple)  # raises with the smallest legal ratio
+                most = self.n_rows // self.multiple
+                remedy = f"Use ratio=1/{most} or larger." if most else f"Use a global batch of at most {self.n_rows}."
+                allowed = (
+                    f"such that every block of the {self.n_rows} rows fills a global batch of {self.multiple} samples"
+                )
+                raise ValueError(problem("ratio", allowed, self.ratio, remedy))
             end = first + size
         return first, end
 
@@ -252,9 +262,10 @@ class RS2Sampler(EpochSampler):
                 problem("targets", "left out when `weights` is given", "both", "Fold the class balance into weights.")
             )
         if self.weights is not None:
-            positive, needed = int((self.weights > 0).sum()), round_size(self.n_rows, self.ratio)
+            positive = int((self._of_population(self.weights) > 0).sum())
+            needed = round_size(self.n_rows, self.ratio)
             if positive < needed:
-                remedy = f"Lower ratio to {positive / self.n_rows:g} or give more rows a weight."
+                remedy = "Give more rows a weight" + (" or lower the ratio." if positive else ".")
                 raise ValueError(problem("weights", f"positive for at least {needed} rows", positive, remedy))
         if self.boundary == "partition":
             if self.mode != "without":

@@ -101,7 +101,7 @@ def test_combined_loaders_of_both_packages():
         assert compat.is_combined_loader(combined)
         assert compat.combined_loader_mode(combined) == "min_size"
         other = row_loader(8)
-        changed = compat.with_leaves(combined, [loaders["a"], other])
+        changed = compat.with_iterables(combined, {"a": loaders["a"], "b": other})
         assert type(changed) is kind
         assert changed.iterables == {"a": loaders["a"], "b": other}
         assert combined.iterables == loaders
@@ -145,3 +145,17 @@ def test_the_callback_works_with_both_trainers(package):
     assert sorted(row for batches in module.rounds for batch in batches for row in batch) == list(range(80))
     assert module.validated_after == [3]
     assert trainer.check_val_every_n_epoch == 1
+
+
+def test_validation_is_as_rare_as_the_rarest_wish_and_comes_back_when_all_have_left():
+    trainer = trainer_of(one, check_val_every_n_epoch=2)
+    compat.set_check_val(trainer, "first", 6)
+    compat.set_check_val(trainer, "second", 20)
+    assert (trainer.check_val_every_n_epoch, compat.users_check_val(trainer)) == (20, 2)
+    compat.set_check_val(trainer, "second", 4)
+    assert trainer.check_val_every_n_epoch == 6
+    compat.give_back_check_val(trainer, "first")
+    compat.give_back_check_val(trainer, "never asked")
+    assert trainer.check_val_every_n_epoch == 4
+    compat.give_back_check_val(trainer, "second")
+    assert (trainer.check_val_every_n_epoch, compat.users_check_val(trainer)) == (2, 2)

@@ -1,3 +1,4 @@
+import io
 import os
 import re
 import shutil
@@ -6,6 +7,7 @@ import warnings
 from html.parser import HTMLParser
 
 import pytest
+from rich.console import Console
 
 from lightning_adapt import demo
 from lightning_adapt._shared.report import Audio, Cell, Column, Picture, Row, Section, write_page
@@ -72,7 +74,7 @@ def test_page_and_verdict_hold_the_numbers_of_the_section(ran):
     shown = re.findall(r'<td class="number">([^<]*)</td>', table)
     assert shown == [c.show(cell) for row in section.rows for c, cell in zip(section.columns, row.cells, strict=True)]
     for row in section.rows:
-        assert f"{row.cells[0].value:.1f} %" in section.verdict
+        assert f"{row.cells[0].value:.1f}\N{NO-BREAK SPACE}%" in section.verdict
     assert section.verdict in text
 
 
@@ -210,6 +212,16 @@ def _replace_rs2_demo(monkeypatch, error):
         raise error
 
     monkeypatch.setattr(lightning_adapt.rs2.demo, "run", fail)
+
+
+def test_every_column_is_printed_on_a_narrow_terminal(ran):
+    (section,), _ = ran
+    console = Console(width=80, record=True, file=io.StringIO())
+    demo._print_section(console, section)
+    printed = console.export_text()
+    for row in section.rows:
+        assert all(column.show(cell) in printed for column, cell in zip(section.columns, row.cells, strict=True))
+    assert "…" not in printed
 
 
 def test_demo_prints_the_page_and_none_of_lightnings_chatter(tmp_path, monkeypatch, capfd):

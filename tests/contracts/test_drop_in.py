@@ -95,9 +95,7 @@ def test_other_callbacks_keep_working_in_any_order(name, first, tmp_path):
     checkpoint = ModelCheckpoint(tmp_path / "best", monitor="val_loss", save_last=True)
     others = [EarlyStopping("val_loss", patience=50), LearningRateMonitor(), checkpoint]
     callbacks = [*setup.callbacks, *others] if first else [*others, *setup.callbacks]
-    module = fit(
-        Setup(setup.data, callbacks), tmp_path, logger=CSVLogger(tmp_path), log_every_n_steps=1, max_epochs=6
-    )
+    module = fit(Setup(setup.data, callbacks), tmp_path, logger=CSVLogger(tmp_path), log_every_n_steps=1, max_epochs=6)
     assert checkpoint.best_model_path
     assert [epoch for epoch, _ in module.seen][-1] == 5
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping
 
 from lightning_adapt import RS2Callback
@@ -113,3 +114,17 @@ def test_the_sanity_check_and_other_stages_are_left_alone():
     assert module.rounds
     assert trainer.callback_metrics["val_loss"] >= 0
     assert trainer.check_val_every_n_epoch == 1
+
+
+@pytest.mark.parametrize(("accumulate", "max_steps", "every"), [(1, 10, 2), (1, 4, 1), (2, 5, 1), (2, 6, 2)])
+def test_a_run_bounded_by_steps_validates_before_it_ends(accumulate, max_steps, every):
+    """5 batches a round: with accumulation over 2 batches, a round makes 3 steps."""
+    callback, noted = RS2Callback(0.1), []
+
+    class Note(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+            noted.append(trainer.check_val_every_n_epoch)
+
+    trainer = small_trainer(callback, Note(), max_epochs=-1, max_steps=max_steps, accumulate_grad_batches=accumulate)
+    trainer.fit(Module(), row_loader(500, batch_size=10), row_loader(20, shuffle=False))
+    assert set(noted) == {every}
