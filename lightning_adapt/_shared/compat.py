@@ -7,7 +7,7 @@ Nothing is imported from Lightning: the functions work on the attributes that th
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, NoReturn
 
 LoaderTransform = Callable[[Any], Any]
 
@@ -29,11 +29,28 @@ def add_train_loader_transform(trainer: Any, owner: Hashable, transform: LoaderT
 
     def dataloader() -> Any:
         loaders = type(source).dataloader(source)
-        for apply in list(transforms.values()):
-            loaders = apply(loaders)
+        try:
+            for apply in list(transforms.values()):
+                loaders = apply(loaders)
+        except Exception as error:
+            return _RaisesWhenUsed(error)
         return loaders
 
     source.dataloader = dataloader
+
+
+class _RaisesWhenUsed:
+    """Carries an error out of the Trainer's loader request, to be raised at the next step.
+
+    Lightning 2.6.6 patches `DataLoader.__init__` during the request and does not undo it when the request raises: the
+    user's next run in the same process, with the mistake mended, would fail on loaders that are fine.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __iter__(self) -> NoReturn:
+        raise self.error
 
 
 def remove_train_loader_transform(trainer: Any, owner: Hashable) -> None:

@@ -8,6 +8,7 @@ import pytorch_lightning as two
 import torch
 from pytorch_lightning.callbacks import EarlyStopping as OtherEarlyStopping
 from pytorch_lightning.utilities import CombinedLoader as OtherCombinedLoader
+from torch.utils.data import DataLoader
 
 from lightning_adapt import RS2Callback
 from lightning_adapt._shared import compat
@@ -145,6 +146,19 @@ def test_the_callback_works_with_both_trainers(package):
     assert sorted(row for batches in module.rounds for batch in batches for row in batch) == list(range(80))
     assert module.validated_after == [3]
     assert trainer.check_val_every_n_epoch == 1
+
+
+@PACKAGES
+def test_an_error_in_a_transform_leaves_the_loader_class_as_it_was(package):
+    def fail(loaders):
+        raise RuntimeError("no such loader")
+
+    trainer = trainer_of(package)
+    before = DataLoader.__init__
+    compat.add_train_loader_transform(trainer, "owner", fail)
+    with pytest.raises(RuntimeError, match="no such loader"):
+        trainer.fit(module_of(package), row_loader())
+    assert DataLoader.__init__ is before
 
 
 def test_validation_is_as_rare_as_the_rarest_wish_and_comes_back_when_all_have_left():

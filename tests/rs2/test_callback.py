@@ -215,7 +215,7 @@ def test_a_conflict_in_a_later_run_leaves_nothing_of_the_earlier_one():
 
 
 def test_limit_train_batches_is_warned_of():
-    with pytest.warns(UserWarning, match="limit_train_batches cuts every RS2 round from 5 to 2 batches"):
+    with pytest.warns(UserWarning, match="cut from 5 to 2 batches, by limit_train_batches"):
         _, module = fit(RS2Callback(0.25), limit_train_batches=2)
     assert module.rounds == [rows[:2] for rows in planned(0.25, 4)]
 
