@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_adapt._shared.datasets import fashion_mnist
+from lightning_adapt._shared.demo_parts import small_cnn
 from lightning_adapt._shared.forward import evaluating
 
 WIDTH, PEAK_RATE = 16, 0.1
@@ -55,18 +56,7 @@ class Classifier(LightningModule):
     def __init__(self, horizon: int | None = None) -> None:
         super().__init__()
         self.horizon = horizon
-        self.net = nn.Sequential(
-            nn.Conv2d(1, WIDTH, 5, stride=2, padding=2),
-            nn.BatchNorm2d(WIDTH),
-            nn.ReLU(),
-            nn.Conv2d(WIDTH, 2 * WIDTH, 3, stride=2, padding=1),
-            nn.BatchNorm2d(2 * WIDTH),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(2 * WIDTH * 7 * 7, 64),
-            nn.ReLU(),
-            nn.Linear(64, 10),
-        )
+        self.net = small_cnn(image_size=28, width=WIDTH)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)

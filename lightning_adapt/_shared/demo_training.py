@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import override
 
+from lightning_adapt._shared.forward import evaluating
+
 _EVALUATION_BATCH = 500
 
 
@@ -104,9 +106,8 @@ class Stopwatch(Callback):
         self.run.curve.append((self.run.seconds, accuracy_percent(model, self.images, self.labels)))
 
 
-@torch.no_grad()
 def accuracy_percent(model: LightningModule, images: Tensor, labels: Tensor) -> float:
-    """Return the test accuracy of a model without dropout or batch norm; its training flag is not touched.
+    """Return the test accuracy of a model; its training flags come back as they were.
 
     Args:
         model: Gives logits of shape (B, C).
@@ -118,7 +119,8 @@ def accuracy_percent(model: LightningModule, images: Tensor, labels: Tensor) -> 
     """
     starts = range(0, len(labels), _EVALUATION_BATCH)
     parts = [slice(start, start + _EVALUATION_BATCH) for start in starts]
-    right = sum(int((model(images[part]).argmax(-1) == labels[part]).sum()) for part in parts)
+    with evaluating(model):
+        right = sum(int((model(images[part]).argmax(-1) == labels[part]).sum()) for part in parts)
     return 100 * right / len(labels)
 
 

@@ -51,8 +51,8 @@ class RS2Callback(Callback):
         stratify: Keep the class proportions in every round; reads the data set's `targets`, `labels` or `y`.
         loader: Which train loader when there are several: a dict key or a position.
         validate: "pass": validate once per pass over the data, that is every round(1/ratio) rounds times
-            `check_val_every_n_epoch`, in a run shorter than that in its last round; "round": as the Trainer says; a number: every
-            so many rounds. ReduceLROnPlateau and EarlyStopping follow; to keep
+            `check_val_every_n_epoch`, in a run shorter than that in its last round; "round": as the Trainer says; a
+            number: every so many rounds. ReduceLROnPlateau and EarlyStopping follow; to keep
             `EarlyStopping(check_on_train_epoch_end=True)`, use "round".
         on_conflict: "raise" when the loader cannot be sampled; "warn" to train on it unchanged.
         seed: Seed of the sample order, the same on all ranks.

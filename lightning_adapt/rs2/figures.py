@@ -35,6 +35,7 @@ def coverage_figure(sampler: RS2Sampler, rounds: int) -> Figure:
     """
     require("figures", "coverage_figure", "matplotlib")
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     check_integer("rounds", rounds, "Pass the number of rounds to show.", minimum=1)
     n, k = sampler.n_rows, sampler.epoch_size(0)
@@ -45,15 +46,15 @@ def coverage_figure(sampler: RS2Sampler, rounds: int) -> Figure:
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for mode in MODES:
+    for mode, style in zip(MODES, ("-", "--", ":"), strict=True):
         share = [expected_coverage(done, n, k, mode) for done in range(rounds + 1)]
-        own = mode == sampler.mode
-        left.plot(share, label=mode, linewidth=2.5 if own else 1.2, alpha=1 if own else 0.6)
+        left.plot(share, style, label=mode, linewidth=2.5 if mode == sampler.mode else 1.5)
     left.set(xlabel="rounds", ylabel="share of the data seen", ylim=(0, 1.02), title=f"coverage, {k} of {n} a round")
     left.legend(frameon=False)
     how_often = torch.bincount(visits)
     right.bar(range(len(how_often)), (how_often / n).tolist())
     right.set(xlabel=f"visits after {counted} rounds", ylabel="share of the rows", title=f"mode {sampler.mode!r}")
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     return figure
