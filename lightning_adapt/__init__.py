@@ -1,4 +1,4 @@
-"""Five research methods as PyTorch Lightning callbacks, samplers and modules for the Trainer you already have."""
+"""Research methods as PyTorch Lightning callbacks, samplers and modules for the Trainer you already have."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,12 +21,14 @@ from typing_extensions import override
 import lightning_adapt
 from lightning_adapt._cli_errors import one_line
 from lightning_adapt._shared.imports import require
+from lightning_adapt._shared.loaders import LoaderConflictError
+from lightning_adapt._shared.sampling import StateMismatchError
 
 __all__ = ["AdaptArgumentParser", "AdaptCLI"]
 
 _BASES = {"model": LightningModule, "data": LightningDataModule, "trainer.callbacks": Callback}
 _BAD_VALUE = (ValueError, TypeError, MisconfigurationException, ModuleNotFoundError, FileNotFoundError)
-_NO_FILE = ("best", "last", "hpc", "registry")  # what Lightning takes for `ckpt_path` besides a file
+_NO_FILE = re.compile(r"(best|last|hpc|registry(:.*)?)$")  # what Lightning takes for `ckpt_path` besides a file
 
 
 class AdaptArgumentParser(LightningArgumentParser):
@@ -92,7 +95,7 @@ class AdaptCLI(LightningCLI):
             each.typed, each.verbose = typed, "--verbose" in typed
         plain = [token for token in typed if token != "--verbose"]  # noqa: S105
         files = _config_files(plain)
-        contents = {file: _read_config(file, parser) for file in files}
+        contents = [(file, _read_config(file, parser)) for file in files]
         try:
             self.config = parser.parse_args(plain)
         except (*_BAD_VALUE, AttributeError, SyntaxError) as problem:  # raised by the user's module, or a parser gap
@@ -103,7 +106,7 @@ class AdaptCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         command = self.config.get("subcommand")
         path = self.config[command].get("ckpt_path") if command else None
-        if path and not str(path).startswith(_NO_FILE) and "://" not in str(path) and not Path(path).exists():
+        if path and not _NO_FILE.match(str(path)) and "://" not in str(path) and not Path(path).exists():
             self.parser.error(f"--ckpt_path: there is no file {str(path)!r}.")
         try:
             super()._parse_ckpt_path()
@@ -121,7 +124,11 @@ class AdaptCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
-        except MisconfigurationException as problem:  # a trainer, a loader or a callback that do not go together
+        except (
+            MisconfigurationException,
+            LoaderConflictError,
+            StateMismatchError,
+        ) as problem:  # a trainer, a loader or a callback that do not go together
             self.parser.error(str(problem), problem)
 
 
@@ -172,14 +179,14 @@ def _read_config(file: str, parser: LightningArgumentParser) -> Any:
     return content
 
 
-def _warn_replaced_callbacks(contents: dict[str, Any], config: Any) -> None:
+def _warn_replaced_callbacks(contents: list[tuple[str, Any]], config: Any) -> None:
     """Say so when a later `callbacks:` replaced callbacks of ours from an earlier config."""
     command = config.get("subcommand")
     trainer = (config[command] if command else config).get("trainer")
     left = _class_names(trainer.get("callbacks") if trainer else None)
     origin: dict[str, str] = {}
     culprit: dict[str, str] = {}
-    for file, content in contents.items():
+    for file, content in contents:
         section = _trainer_section(content, command)
         if "callbacks" in section:
             culprit.update({name: file for name in origin if name not in culprit})

@@ -109,8 +109,10 @@ def _run_trainer(parser: _Parser, argv: list[str], command: str) -> int:
     here = str(Path.cwd())
     if here not in sys.path:  # `--model my_module.Net`, as with `python main.py`; a console script leaves it out
         sys.path.insert(0, here)
-    # without a logger every run writes its config.yaml to the same place: the last one counts
-    AdaptCLI(args=argv, parser_kwargs={"prog": PROGRAM}, save_config_kwargs={"overwrite": True})
+    # without a logger every run writes its config to the same place, perhaps beside the user's own config.yaml: under a
+    # name of its own, where the last one counts
+    saved = {"overwrite": True, "config_filename": "lightning_adapt_config.yaml"}
+    AdaptCLI(args=argv, parser_kwargs={"prog": PROGRAM}, save_config_kwargs=saved)
     return 0
 
 
@@ -137,10 +139,10 @@ def _demo(parser: _Parser, options: argparse.Namespace) -> int:
         from lightning_adapt.demo import run
 
         return run(options.only, options.out)
-    except ModuleNotFoundError as missing:
+    except (ModuleNotFoundError, OSError) as problem:  # an extra, or the folder to write to
         if options.verbose:
             raise
-        parser.error(f"demo: {missing}")
+        parser.error(f"demo: {problem}")
 
 
 if __name__ == "__main__":

@@ -86,6 +86,7 @@ def run(only: str | None = None, out: Path = Path("lightning_adapt_demo"), *, qu
     if only is not None:
         check_choice("only", only, METHODS, "Leave it out to run all of them.")
     require("figures", "lightning-adapt demo", "matplotlib")  # now, rather than after minutes of training
+    Path(out).mkdir(parents=True, exist_ok=True)  # likewise
     console = Console()
     sections, missing = _run_methods((only,) if only else METHODS, console, quick=quick, must_run=only is not None)
     for section in sections:

@@ -61,6 +61,7 @@ REGISTRY: dict[str, Entry] = {
     "RS2DataModule": Entry(
         build=lambda workers, batch_size: Setup({"datamodule": RS2DataModule(ForeignData(workers, batch_size), 0.3)}),
         resume="exact",
+        state=lambda: RS2DataModule(ForeignData(), 0.3),
     ),
     "rs2_loader": Entry(
         build=lambda workers, batch_size: Setup({"train_dataloaders": rs2_loader(loader(workers, batch_size), 0.3)}),

@@ -33,17 +33,20 @@ def add_train_loader_transform(trainer: Any, owner: Hashable, transform: LoaderT
             for apply in list(transforms.values()):
                 loaders = apply(loaders)
         except Exception as error:
-            return _RaisesWhenUsed(error)
+            return RaisesWhenUsed(error)
         return loaders
 
     source.dataloader = dataloader
 
 
-class _RaisesWhenUsed:
+class RaisesWhenUsed:
     """Carries an error out of the Trainer's loader request, to be raised at the next step.
 
     Lightning 2.6.6 patches `DataLoader.__init__` during the request and does not undo it when the request raises: the
     user's next run in the same process, with the mistake mended, would fail on loaders that are fine.
+
+    Args:
+        error: What to raise.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -68,18 +71,19 @@ def remove_train_loader_transform(trainer: Any, owner: Hashable) -> None:
         source.__dict__.pop("_lightning_adapt_transforms", None)
 
 
-def batches_done_in_epoch(trainer: Any) -> int:
-    """Return how many train batches of the running epoch the Trainer has taken from its loader.
+def batches_to_skip(trainer: Any) -> int:
+    """Return how many train batches a resumed run has used of the epoch that it continues.
 
-    Right after a mid-epoch checkpoint was loaded it is the number to skip: the Trainer counts on from there.
+    It is the number that the Trainer itself counts on from; 0 in a run, or an epoch, that starts at its beginning.
 
     Args:
-        trainer: The Trainer, inside `fit`.
+        trainer: The Trainer, at the first batch of the epoch.
 
     Returns:
         Batches of this rank, >= 0.
     """
-    return int(trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+    loop = trainer.fit_loop
+    return int(loop.epoch_loop.batch_progress.current.ready) if loop.restarting else 0
 
 
 def is_combined_loader(loaders: Any) -> bool:
@@ -131,20 +135,6 @@ def with_iterables(combined: Any, iterables: Any) -> Any:
     return type(combined)(iterables, mode=combined._mode)
 
 
-def let_early_stopping_follow_validation(trainer: Any) -> None:
-    """Make EarlyStopping callbacks check after validation when validation no longer runs every epoch.
-
-    EarlyStopping decides in its own `setup`, from `check_val_every_n_epoch`, whether to check at the end of the train
-    epoch. One that was set up before that number was raised would look for a metric that is not there yet.
-
-    Args:
-        trainer: The Trainer, after `check_val_every_n_epoch` was raised from 1.
-    """
-    for callback in trainer.early_stopping_callbacks:
-        if callback._check_on_train_epoch_end:
-            callback._check_on_train_epoch_end = False
-
-
 def users_check_val(trainer: Any) -> int | None:
     """Return the user's own `check_val_every_n_epoch`, whatever callbacks of ours made of it.
 
@@ -154,35 +144,74 @@ def users_check_val(trainer: Any) -> int | None:
     Returns:
         The number, or None when the user validates by steps.
     """
-    kept: tuple[int | None, dict[Hashable, int]] | None = trainer.fit_loop.__dict__.get("_lightning_adapt_check_val")
-    users: int | None = trainer.check_val_every_n_epoch if kept is None else kept[0]
+    kept = trainer.fit_loop.__dict__.get("_lightning_adapt_validation")
+    users: int | None = trainer.check_val_every_n_epoch if kept is None else kept["every"]
     return users
 
 
-def set_check_val(trainer: Any, owner: Hashable, rounds: int) -> None:
+def thin_out_validation(trainer: Any, owner: Hashable, epochs: int) -> None:
     """Validate every so many epochs; with several owners the largest number holds.
 
+    EarlyStopping decides in its own `setup` whether to check at the end of each train epoch; with validation rarer
+    than that it would look for a metric that is not there, so it is told to check after validation.
+
     Args:
-        trainer: The Trainer.
+        trainer: The Trainer, once training has started.
         owner: Who asks.
-        rounds: Epochs between validations.
+        epochs: Epochs between validations.
     """
-    users = users_check_val(trainer)
-    _, wishes = trainer.fit_loop.__dict__.setdefault("_lightning_adapt_check_val", (users, {}))
-    wishes[owner] = rounds
-    trainer.check_val_every_n_epoch = max(wishes.values())
+    kept = trainer.fit_loop.__dict__.setdefault(
+        "_lightning_adapt_validation", {"every": trainer.check_val_every_n_epoch, "wishes": {}, "stoppers": []}
+    )
+    kept["wishes"][owner] = epochs
+    trainer.check_val_every_n_epoch = max(kept["wishes"].values())
+    if trainer.check_val_every_n_epoch > 1:
+        for callback in trainer.early_stopping_callbacks:
+            if callback._check_on_train_epoch_end:
+                callback._check_on_train_epoch_end = False
+                kept["stoppers"].append(callback)
 
 
-def give_back_check_val(trainer: Any, owner: Hashable) -> None:
-    """Take back what `set_check_val` did for one owner; harmless when there is nothing to take back.
+def restore_validation(trainer: Any, owner: Hashable) -> None:
+    """Take back what `thin_out_validation` did for one owner; harmless when there is nothing to take back.
 
     Args:
         trainer: The Trainer.
         owner: Who asked.
     """
-    users, wishes = trainer.fit_loop.__dict__.get("_lightning_adapt_check_val", (None, {}))
-    if wishes.pop(owner, None) is None:
+    kept = trainer.fit_loop.__dict__.get("_lightning_adapt_validation")
+    if kept is None or kept["wishes"].pop(owner, None) is None:
         return
-    trainer.check_val_every_n_epoch = max(wishes.values()) if wishes else users
-    if not wishes:
-        del trainer.fit_loop.__dict__["_lightning_adapt_check_val"]
+    trainer.check_val_every_n_epoch = max(kept["wishes"].values(), default=kept["every"])
+    if not kept["wishes"]:
+        for callback in kept["stoppers"]:
+            callback._check_on_train_epoch_end = True
+        del trainer.fit_loop.__dict__["_lightning_adapt_validation"]
+
+
+def validate_in_this_epoch(trainer: Any) -> None:
+    """Have the epoch that starts now end with validation, however rare validation is.
+
+    Args:
+        trainer: The Trainer, in `on_train_epoch_start`.
+    """
+    # a divisor of the epoch's number; not 1, which would tell ModelCheckpoint to save without waiting for validation
+    trainer.check_val_every_n_epoch = trainer.current_epoch + 1
+
+
+def checkpoints_that_miss_validation(trainer: Any) -> list[int]:
+    """Return the `every_n_epochs` of ModelCheckpoints that save after validation, but not after each one.
+
+    Args:
+        trainer: The Trainer, once training has started.
+
+    Returns:
+        The numbers, those that do not divide the epochs between validations.
+    """
+    epochs = trainer.check_val_every_n_epoch or 1
+    numbers = [
+        getattr(callback, "_every_n_epochs", 1)
+        for callback in trainer.checkpoint_callbacks
+        if not getattr(callback, "_save_on_train_epoch_end", False)
+    ]
+    return [number for number in numbers if number > 1 and epochs > 1 and epochs % number]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from lightning_adapt._shared.checks import check_choice
 from lightning_adapt._shared.imports import require
 
 FASHION_MNIST_VARIABLE = "LIGHTNING_ADAPT_FASHION_MNIST"
@@ -72,8 +73,7 @@ def fashion_mnist(split: str, folder: str | os.PathLike[str] | None = None) -> T
         FileNotFoundError: If the files are not there; says how to get them.
         ValueError: If `split` is unknown or a file is not what its header says.
     """
-    if split not in _FASHION_MNIST_SPLITS:
-        raise ValueError(f"`split` must be one of 'train', 'test', but got {split!r}. Pass 'train'.")
+    check_choice("split", split, tuple(_FASHION_MNIST_SPLITS), "Pass 'train'.")
     place = Path(folder) if folder is not None else find_fashion_mnist()
     if place is None or not (place / f"{_FASHION_MNIST_SPLITS[split]}-images-idx3-ubyte.gz").is_file():
         raise FileNotFoundError(

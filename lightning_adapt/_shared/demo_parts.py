@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.functional.classification import multiclass_accuracy
 from typing_extensions import override
 
+from lightning_adapt._shared.checks import check_choice
 from lightning_adapt._shared.datasets import digits, fashion_mnist
 
 
@@ -25,9 +26,7 @@ class ImageDataModule(LightningDataModule):
 
     def __init__(self, name: str = "digits", batch_size: int = 32, num_workers: int = 0) -> None:
         super().__init__()
-        if name not in ("digits", "fashion-mnist"):
-            raise ValueError(f"`name` must be one of 'digits', 'fashion-mnist', but got {name!r}. Use 'digits'.")
-        self.name = name
+        self.name = check_choice("name", name, ("digits", "fashion-mnist"), "Use 'digits'.")
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.train: TensorDataset | None = None

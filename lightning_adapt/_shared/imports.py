@@ -36,7 +36,10 @@ EXTRAS: dict[str, dict[str, RequirementCache]] = {
         "matplotlib": RequirementCache("matplotlib>=3.8"),
         "tensorboard": RequirementCache("tensorboard>=2.15"),
     },
-    "cli": {"jsonargparse": RequirementCache("jsonargparse[signatures]>=4.39")},
+    "cli": {
+        "jsonargparse": RequirementCache("jsonargparse[signatures]>=4.39"),
+        "pyyaml": RequirementCache("pyyaml>=6.0"),
+    },
     "serve": {"litserve": RequirementCache("litserve>=0.2")},
 }
 

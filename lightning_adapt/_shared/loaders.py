@@ -28,17 +28,15 @@ class LoaderConflictError(ValueError):
 
 
 class LoaderParts(NamedTuple):
-    """What a rebuilt loader takes over from the user's sampler and batch sampler.
+    """What a sampler of ours must know of the user's loader.
 
     Attributes:
         source: What to sample from: the data set, or a sampler of ours that restricts it.
         batch_size: Samples per batch of one rank; 1 when the loader does not batch.
-        drop_last: Whether a short last batch is left out.
     """
 
     source: Any
     batch_size: int
-    drop_last: bool
 
 
 def rebuild_loader(
@@ -57,11 +55,10 @@ def rebuild_loader(
     Returns:
         The new loader.
     """
-    batches = loader.batch_sampler is not None
-    parts_size = loader.batch_sampler.batch_size if batches else None  # type: ignore[union-attr]
+    batches: Any = loader.batch_sampler  # knows the size also when the user passed it as `batch_sampler`
     options: dict[str, Any] = {
-        "batch_size": parts_size,
-        "drop_last": loader.batch_sampler.drop_last if batches else False,  # type: ignore[union-attr]
+        "batch_size": None if batches is None else batches.batch_size,
+        "drop_last": batches is not None and batches.drop_last,
         "num_workers": loader.num_workers,
         "collate_fn": loader.collate_fn,
         "pin_memory": loader.pin_memory,
@@ -87,7 +84,7 @@ def inspect_loader(loader: Any, method: str) -> LoaderParts:
         method: Who wants to sample, for the error text.
 
     Returns:
-        Source, batch size and drop_last.
+        Source and batch size.
 
     Raises:
         LoaderConflictError: If it is no DataLoader, has an IterableDataset, a weighted or unknown sampler, a batch
@@ -108,8 +105,7 @@ def inspect_loader(loader: Any, method: str) -> LoaderParts:
         conflict(method, "a loader without a batch_sampler of its own", type(batch_sampler).__name__, remedy)
     sampler = loader.sampler if batch_sampler is None else batch_sampler.sampler
     batch_size = 1 if batch_sampler is None else batch_sampler.batch_size
-    drop_last = batch_sampler is not None and batch_sampler.drop_last
-    return LoaderParts(_source(sampler, loader.dataset, method), batch_size, drop_last)
+    return LoaderParts(_source(sampler, loader.dataset, method), batch_size)
 
 
 def _source(sampler: Any, dataset: Any, method: str) -> Any:
@@ -173,7 +169,8 @@ def replace_loader(
         replaced: Any = {name: new if name == chosen else entry for name, entry in entries.items()}
     else:
         replaced = [new if place == chosen else entry for place, entry in enumerate(entries)]
-        replaced = tuple(replaced) if isinstance(entries, tuple) else replaced
+        if isinstance(entries, tuple):
+            replaced = type(entries)(*replaced) if hasattr(entries, "_fields") else tuple(replaced)
     return with_iterables(loaders, replaced) if is_combined_loader(loaders) else replaced
 
 

@@ -24,8 +24,9 @@ class ResumableLoader(DataLoader[Any]):
     Args:
         dataset: A map-style data set.
         sampler: One of our samplers.
-        position: Returns the batches of the running epoch already used, read at each first `next`. None: counted by
-            the loader itself and restored by `load_state_dict`.
+        position: Returns the batches of the running epoch already used; read once, at the first `next` of the first
+            iterator (a Trainer's own: it makes one as soon as it has the loader). Whoever passes it also checks on
+            resume that it means the same samples. None: counted by the loader and restored by `load_state_dict`.
         **options: The other arguments of `DataLoader`.
     """
 
@@ -39,6 +40,7 @@ class ResumableLoader(DataLoader[Any]):
     ) -> None:
         super().__init__(dataset, sampler=sampler, **options)
         self._position = position
+        self._position_unread = position is not None
         self._skip = 0
         self._delivered = 0
         self._counted_epoch = -1  # the epoch that the two counts belong to
@@ -46,10 +48,14 @@ class ResumableLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # any iterator will do for the users of a loader
         return _LazyIterator(self)
 
-    def _begin(self) -> Iterator[Any]:
+    def _take_position(self) -> Callable[[], int] | None:
+        position, self._position_unread = self._position if self._position_unread else None, False
+        return position
+
+    def _begin(self, position: Callable[[], int] | None) -> Iterator[Any]:
         sampler: EpochSampler = self.sampler  # type: ignore[assignment]
         skip = self._skip if self._counted_epoch == sampler.epoch else 0
-        self._delivered = skip if self._position is None else self._position()
+        self._delivered = skip if position is None else position()
         self._counted_epoch = sampler.epoch
         self._skip = 0
         sampler.start_at(self._delivered * (self.batch_size or 1))
@@ -77,6 +83,8 @@ class ResumableLoader(DataLoader[Any]):
             ValueError: If the samples or the global batch size would differ.
         """
         read_version(state, STATE_VERSION, type(self).__name__)
+        if self._position is not None:
+            return
         sampler: EpochSampler = self.sampler  # type: ignore[assignment]
         here = sampler.num_replicas * (self.batch_size or 1)
         saved = state["sampler"]["num_replicas"] * state["batch_size"]
@@ -91,11 +99,12 @@ class ResumableLoader(DataLoader[Any]):
 class _LazyIterator(Iterator[Any]):
     def __init__(self, loader: ResumableLoader) -> None:
         self._loader = loader
+        self._position = loader._take_position()
         self._running: Iterator[Any] | None = None
 
     def __next__(self) -> Any:
         if self._running is None:
-            self._running = self._loader._begin()
+            self._running = self._loader._begin(self._position)
         batch = next(self._running)
         self._loader._delivered += 1
         return batch

@@ -22,6 +22,10 @@ STATE_VERSION = 1
 _CHUNK = 65_536  # rows drawn at once: large enough to amortise the call, small enough to start without delay
 
 
+class StateMismatchError(ValueError):
+    """A saved position means other samples here; the text names each difference."""
+
+
 class EpochSampler(DistributedSampler[Any]):
     """Base of our samplers: yields rows of a data set, sharded by rank, from any position of any epoch.
 
@@ -204,12 +208,12 @@ def check_fingerprint(what: str, *, saved: dict[str, Any], here: dict[str, Any])
         here: Fingerprint of the running sampler.
 
     Raises:
-        ValueError: If they differ; names each difference.
+        StateMismatchError: If they differ; names each difference.
     """
     keys = [key for key in {**saved, **here} if saved.get(key) != here.get(key)]
     if keys:
         differences = ", ".join(f"{key}: saved {saved.get(key)!r}, here {here.get(key)!r}" for key in keys)
-        raise ValueError(
+        raise StateMismatchError(
             f"The saved state of {what} belongs to another sample order ({differences}). Resume with the same data "
             "set, arguments and global batch size, or start a new run from the weights only."
         )

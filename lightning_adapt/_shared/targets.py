@@ -45,9 +45,16 @@ def _targets_or_none(dataset: Any) -> Tensor | None:
         return None if whole is None else whole[torch.as_tensor(dataset.indices)]
     for name in ("targets", "labels", "y"):
         if getattr(dataset, name, None) is not None:
-            return torch.as_tensor(getattr(dataset, name))
+            return _tensor_or_none(getattr(dataset, name))
     if getattr(dataset, "tensors", None):  # TensorDataset
-        return torch.as_tensor(dataset.tensors[-1])
+        return _tensor_or_none(dataset.tensors[-1])
     if "label" in (getattr(dataset, "column_names", None) or ()):  # datasets.Dataset
-        return torch.as_tensor(dataset["label"][:])
+        return _tensor_or_none(dataset["label"][:])
     return None
+
+
+def _tensor_or_none(values: Any) -> Tensor | None:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):  # names, boxes, dicts: no class numbers
+        return None

@@ -46,14 +46,15 @@ class RS2Callback(Callback):
     .. tip:: Instances with different `loader` can be used together, one for each train loader.
 
     Args:
-        ratio: Share of the data per round, in (0, 1]; the paper's r. 1 changes nothing (unless mode="bootstrap").
+        ratio: Share of the data per round, in (0, 1]; the paper's r. 1 changes nothing unless you ask for
+            bootstrap, stratify or another `validate`.
         mode: "without" replacement over rounds (default), "independent" or "bootstrap"; see `RS2Sampler`.
         stratify: Keep the class proportions in every round; reads the data set's `targets`, `labels` or `y`.
         loader: Which train loader when there are several: a dict key or a position.
         validate: "pass": validate once per pass over the data, that is every round(1/ratio) rounds times
-            `check_val_every_n_epoch`, in a run shorter than that in its last round; "round": as the Trainer says; a
-            number: every so many rounds. ReduceLROnPlateau and EarlyStopping follow; to keep
-            `EarlyStopping(check_on_train_epoch_end=True)`, use "round".
+            `check_val_every_n_epoch`, and in the last round; "round": as the Trainer says; a number: every so many
+            rounds, and in the last. ReduceLROnPlateau and EarlyStopping follow, ModelCheckpoint saves after
+            validation; to keep `EarlyStopping(check_on_train_epoch_end=True)`, use "round".
         on_conflict: "raise" when the loader cannot be sampled; "warn" to train on it unchanged.
         seed: Seed of the sample order, the same on all ranks.
         enabled: False to switch the callback off.
@@ -93,6 +94,7 @@ class RS2Callback(Callback):
         self.log_figure = check_flag("log_figure", log_figure, "Pass True to log the coverage figure.")
         self.sampler: RS2Sampler | None = None
         self._restored: dict[str, Any] | None = None
+        self._whole_rounds = True
         self._thinned_out = False
 
     @property
@@ -103,7 +105,8 @@ class RS2Callback(Callback):
     @property
     def neutral(self) -> bool:
         """Whether the callback leaves training exactly as it is."""
-        return not self.enabled or (self.ratio == 1 and self.mode != "bootstrap")
+        asks_for_more = self.mode == "bootstrap" or self.stratify or isinstance(self.validate, int)
+        return not self.enabled or (self.ratio == 1 and not asks_for_more)
 
     # -- attach and detach ----------------------------------------------------------------------------------------
     @override
@@ -119,7 +122,6 @@ class RS2Callback(Callback):
             remedy = "It trains on one fixed subset and replaces the sampler: remove one of the two."
             self._conflict(problem("overfit_batches", "0 beside RS2Callback", overfit, remedy))
             return
-        self._thin_out_validation(trainer)
         compat.add_train_loader_transform(trainer, self.state_key, lambda loaders: self._sampled(trainer, loaders))
 
     @override
@@ -132,7 +134,8 @@ class RS2Callback(Callback):
 
     def _detach(self, trainer: Trainer) -> None:
         compat.remove_train_loader_transform(trainer, self.state_key)
-        self._give_back_validation(trainer)
+        compat.restore_validation(trainer, self.state_key)
+        self._thinned_out = False
 
     # -- the loader -----------------------------------------------------------------------------------------------
     def _sampled(self, trainer: Trainer, loaders: Any) -> Any:
@@ -146,7 +149,7 @@ class RS2Callback(Callback):
                 mode=self.mode,
                 stratify=self.stratify,
                 seed=self.seed,
-                position=lambda: compat.batches_done_in_epoch(trainer),
+                position=lambda: compat.batches_to_skip(trainer),
                 **ranks,
             )
             self.sampler = rounds.sampler  # type: ignore[assignment]
@@ -157,7 +160,6 @@ class RS2Callback(Callback):
         except ValueError as problem_found:
             self.sampler = None
             self._conflict(str(problem_found), problem_found)
-            self._give_back_validation(trainer)
             return loaders
 
     def _conflict(self, message: str, cause: Exception | None = None) -> None:
@@ -165,42 +167,25 @@ class RS2Callback(Callback):
             raise MisconfigurationException(message) from cause
         rank_zero_warn(f"RS2Callback does nothing in this run. {message}")
 
-    # -- validation once per pass ---------------------------------------------------------------------------------
-    def _thin_out_validation(self, trainer: Trainer) -> None:
-        users = compat.users_check_val(trainer)
-        # None: the user counts steps, and steps stay steps. Without validation there is nothing to thin out, and
-        # ModelCheckpoint would wait for one
-        if self.validate == "round" or users is None or not trainer.enable_validation:
-            return
-        rounds = users * round(1 / self.ratio) if self.validate == "pass" else int(self.validate)
-        if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            rounds = min(rounds, trainer.max_epochs)
-        compat.set_check_val(trainer, self.state_key, rounds)
-        self._thinned_out = True
-        if users == 1 < rounds:
-            compat.let_early_stopping_follow_validation(trainer)
-
-    def _give_back_validation(self, trainer: Trainer) -> None:
-        compat.give_back_check_val(trainer, self.state_key)
-        self._thinned_out = False
-
+    # -- when training starts: everything is loaded and restored ---------------------------------------------------
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.sampler is None:
             return
         self._check_restored(self.sampler)
         batches = len(self.sampler) // (self.sampler.round_to or 1)
-        self._check_whole_rounds(trainer, batches)
-        if self._thinned_out:
-            if self.validate == "pass" and trainer.max_steps > 0:  # validate at least once before the steps run out
-                rounds = trainer.max_steps // -(-batches // trainer.accumulate_grad_batches)
-                compat.set_check_val(trainer, self.state_key, max(1, min(trainer.check_val_every_n_epoch or 1, rounds)))
-            every = trainer.check_val_every_n_epoch or 1
-            for config in trainer.lr_scheduler_configs:  # ReduceLROnPlateau must find a metric when it steps
-                if config.reduce_on_plateau and config.interval == "epoch" and config.frequency % every:
-                    config.frequency = every
+        self._whole_rounds = self._check_whole_rounds(trainer, batches)
+        # None: the user counts steps, and steps stay steps. Without validation there is nothing to thin out, and
+        # ModelCheckpoint would wait for one
+        users = compat.users_check_val(trainer)
+        if self.validate != "round" and users is not None and trainer.enable_validation:
+            rounds = users * round(1 / self.ratio) if self.validate == "pass" else int(self.validate)
+            compat.thin_out_validation(trainer, self.state_key, rounds)
+            self._thinned_out = True
+            self._let_others_follow(trainer)
+            self._validate_last_round(trainer)  # a run resumed inside its last round gets no on_train_epoch_start
 
-    def _check_whole_rounds(self, trainer: Trainer, batches: int) -> None:
+    def _check_whole_rounds(self, trainer: Trainer, batches: int) -> bool:
         """Say so when an epoch holds more or less than one round."""
         try:  # not earlier: another callback may shorten the other loaders, too
             check_not_cycled(compat.combined_train_loader(trainer), self.loader, "RS2")
@@ -208,17 +193,45 @@ class RS2Callback(Callback):
             if self.on_conflict == "raise":
                 raise MisconfigurationException(str(problem_found)) from problem_found
             rank_zero_warn(f"Rounds are repeated inside an epoch. {problem_found}")
-        if trainer.num_training_batches < batches and not _is_dev_run(trainer):
+        if trainer.num_training_batches >= batches:
+            return True
+        if not _is_dev_run(trainer):
             rank_zero_warn(
                 f"Every RS2 round is cut from {batches} to {trainer.num_training_batches} batches, by "
                 "limit_train_batches or a shorter loader beside it; what is cut off is not made up for in later "
                 "rounds. Lower `ratio` instead."
             )
+        return False
+
+    def _let_others_follow(self, trainer: Trainer) -> None:
+        """Adapt what waits for validation: plateau schedules, and checkpoints that might never be saved."""
+        every = trainer.check_val_every_n_epoch or 1
+        for config in trainer.lr_scheduler_configs:  # ReduceLROnPlateau must find a metric when it steps
+            if config.reduce_on_plateau and config.interval == "epoch" and config.frequency % every:
+                config.frequency = every
+        for number in compat.checkpoints_that_miss_validation(trainer):
+            rank_zero_warn(
+                f"ModelCheckpoint(every_n_epochs={number}) saves after validation, which now runs every {every} RS2 "
+                f"rounds and in the last one: most of its checkpoints will not come. Use every_n_epochs=1, a divisor "
+                f'of {every}, or RS2Callback(validate="round").'
+            )
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._thinned_out:
+            self._validate_last_round(trainer)
+
+    @staticmethod
+    def _validate_last_round(trainer: Trainer) -> None:
+        left = trainer.max_steps - trainer.global_step if trainer.max_steps > 0 else None
+        steps = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
+        if trainer.current_epoch + 1 == trainer.max_epochs or (left is not None and left <= steps):
+            compat.validate_in_this_epoch(trainer)  # here the schedule has come down, and these weights stay
 
     # -- log and draw ---------------------------------------------------------------------------------------------
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.sampler is not None:
+        if self.sampler is not None and self._whole_rounds:
             coverage = self.sampler.coverage(trainer.current_epoch + 1)
             pl_module.log("rs2/coverage", coverage, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 

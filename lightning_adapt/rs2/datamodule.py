@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule
 from typing_extensions import override
 
+from lightning_adapt._shared import compat
 from lightning_adapt._shared.checks import (
     check_choice,
     check_flag,
@@ -16,6 +18,8 @@ from lightning_adapt._shared.checks import (
     problem,
 )
 from lightning_adapt._shared.loaders import replace_loader
+from lightning_adapt._shared.sampling import check_fingerprint
+from lightning_adapt._shared.state import read_version, with_version
 from lightning_adapt.rs2.loader import rs2_loader
 from lightning_adapt.rs2.sampler import MODES, Mode
 
@@ -34,9 +38,9 @@ _DELEGATED = (
     "on_before_batch_transfer",
     "transfer_batch_to_device",
     "on_after_batch_transfer",
-    "state_dict",
-    "load_state_dict",
 )
+
+STATE_VERSION = 1
 
 
 class RS2DataModule(LightningDataModule):
@@ -71,6 +75,8 @@ class RS2DataModule(LightningDataModule):
     ) -> None:
         self.inner = _check_inner(inner)  # before super().__init__, which sets `trainer`
         super().__init__()
+        self._fingerprint: dict[str, Any] | None = None
+        self._restored: dict[str, Any] | None = None
         self.ratio = check_fraction("ratio", ratio, "Pass 0.1 to train on a tenth of the data per round.")
         self.mode: Mode = check_choice("mode", mode, MODES, "Use 'without' unless you need another.")  # type: ignore[assignment]
         self.stratify = check_flag("stratify", stratify, "Pass True to keep the class proportions.")
@@ -100,18 +106,34 @@ class RS2DataModule(LightningDataModule):
 
     @override
     def train_dataloader(self) -> Any:
-        return replace_loader(self.inner.train_dataloader(), self.loader, self._rounds, "RS2")
+        try:
+            return replace_loader(self.inner.train_dataloader(), self.loader, self._rounds, "RS2")
+        except ValueError as problem_found:
+            if self.trainer is None:
+                raise
+            return compat.RaisesWhenUsed(MisconfigurationException(str(problem_found)))
 
     def _rounds(self, loader: Any) -> Any:
-        return rs2_loader(
+        rounds = rs2_loader(
             loader, self.ratio, mode=self.mode, stratify=self.stratify, seed=self.seed, position=self._position
         )
+        self._fingerprint = {**rounds.sampler.fingerprint(), "global batch": rounds.sampler.multiple}  # type: ignore[attr-defined]
+        if self._restored is not None:
+            check_fingerprint("RS2DataModule", saved=self._restored, here=self._fingerprint)
+        return rounds
 
     def _position(self) -> int:
-        if self.trainer is None:  # iterated by hand
-            return 0
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress
-        return int(progress.current.ready)
+        return 0 if self.trainer is None else compat.batches_to_skip(self.trainer)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return with_version({"fingerprint": self._fingerprint, "inner": self.inner.state_dict()}, STATE_VERSION)
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        read_version(state_dict, STATE_VERSION, "RS2DataModule")
+        self._restored = state_dict["fingerprint"]
+        self.inner.load_state_dict(state_dict["inner"])
 
 
 def _check_inner(inner: object) -> LightningDataModule:

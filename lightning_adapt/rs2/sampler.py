@@ -90,6 +90,9 @@ class RS2Sampler(EpochSampler):
         rank: int | None = None,
         seed: int = 0,
     ) -> None:
+        if isinstance(data_source, RS2Sampler):
+            remedy = "Multiply the two ratios and use one RS2Sampler over the data set."
+            raise ValueError(problem("data_source", "anything but an RS2Sampler", data_source, remedy))
         super().__init__(data_source, num_replicas=num_replicas, rank=rank, seed=seed)
         self.ratio = check_fraction("ratio", ratio, "Pass 0.1 to train on a tenth of the data per round.")
         self.mode = check_choice("mode", mode, MODES, "Use 'without' unless you need another.")
@@ -104,6 +107,7 @@ class RS2Sampler(EpochSampler):
         self.weights = None if weights is None else _check_weights(weights, *self._rows_described())
         self._check_combination()
         self._cache: dict[tuple[Any, ...], Tensor] = {}
+        self._digested: tuple[int, str | None] | None = None
         if self._num_replicas is not None:
             self.epoch_size(0)  # raises now when no global batch fits
 
@@ -212,19 +216,28 @@ class RS2Sampler(EpochSampler):
     def _cached(self, what: str, number: int, build: Callable[[int], Tensor]) -> Tensor:
         """Keep the two orders used last: a round touches at most two passes when K <= N."""
         key = (what, number, self.version)
-        if key not in self._cache:
-            while len(self._cache) >= 3:
+        order = self._cache.pop(key, None)
+        if order is None:
+            while len(self._cache) >= 2:
                 del self._cache[next(iter(self._cache))]
-            self._cache[key] = build(number)
-        return self._cache[key]
+            order = build(number)
+        self._cache[key] = order  # last in line again
+        return order
 
     def _uses_feistel(self) -> bool:
         return self.permutation == "feistel" or (self.permutation == "auto" and self.n_rows > RANDPERM_LIMIT)
 
     @property
     def _key(self) -> int:
-        # a domain per mode: the same seed must not give correlated orders; a changed population starts a new stream
-        return derive_key(self.seed, MODES.index(self.mode), self.version)
+        # a domain per mode: the same seed must not give correlated orders; other rows are another stream
+        rows = self._rows_digest()
+        return derive_key(self.seed, MODES.index(self.mode), int(rows, 16) if rows else 0)
+
+    def _rows_digest(self) -> str | None:
+        """Return a digest of the inner sampler's rows; None without an inner sampler that restricts them."""
+        if self._digested is None or self._digested[0] != self.version:
+            self._digested = (self.version, _digest(self.rows()))
+        return self._digested[1]
 
     def _rows_described(self) -> tuple[int, bool]:
         """Return how many rows `targets` and `weights` must describe, and whether exactly that many."""
@@ -250,6 +263,7 @@ class RS2Sampler(EpochSampler):
             "permutation": "feistel" if self._uses_feistel() else "randperm",
             "targets": _digest(self.targets),
             "weights": _digest(self.weights),
+            "rows": self._rows_digest(),
         }
 
     def _check_combination(self) -> None:

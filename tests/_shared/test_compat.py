@@ -79,20 +79,26 @@ def test_adding_again_replaces(package):
     assert source.dataloader() is source.instance
 
 
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before:UserWarning")
 @PACKAGES
-def test_batches_done_in_epoch(package):
-    counts, after = [], []
+def test_batches_to_skip(package, tmp_path):
+    counts = []
     trainer = trainer_of(package)
 
     def collate(samples):
-        counts.append(compat.batches_done_in_epoch(trainer))  # when the loader is asked for a batch
+        counts.append(compat.batches_to_skip(trainer))  # when the loader is asked for a batch
         return torch.stack(samples)
 
     module = module_of(package)
-    module.on_train_batch_end = lambda *arguments: after.append(compat.batches_done_in_epoch(trainer))
+    module.on_train_batch_end = lambda batch, *_: (
+        trainer.save_checkpoint(tmp_path / "middle.ckpt") if trainer.global_step == 5 else None
+    )
     trainer.fit(module, row_loader(12, collate_fn=collate))
-    assert counts == [0, 1, 2] * 2
-    assert after == [1, 2, 3] * 2
+    assert counts == [0] * 6
+    counts.clear()
+    trainer = trainer_of(package)
+    trainer.fit(module_of(package), row_loader(12, collate_fn=collate), ckpt_path=tmp_path / "middle.ckpt")
+    assert counts[0] == 2  # two of three batches of the second epoch
 
 
 def test_combined_loaders_of_both_packages():
@@ -128,10 +134,14 @@ def test_early_stopping_follows_validation(package):
     early = kind("val_loss", patience=0)
 
     class After(package.Callback):
-        def setup(self, trainer, pl_module, stage):
-            assert early._check_on_train_epoch_end is True  # decided in its own setup, before ours
-            trainer.check_val_every_n_epoch = 3
-            compat.let_early_stopping_follow_validation(trainer)
+        def on_train_start(self, trainer, pl_module):
+            assert early._check_on_train_epoch_end is True  # decided in its own setup
+            compat.thin_out_validation(trainer, "me", 3)
+
+        def on_train_end(self, trainer, pl_module):
+            assert early._check_on_train_epoch_end is False
+            compat.restore_validation(trainer, "me")
+            assert early._check_on_train_epoch_end is True
 
     module, trainer = module_of(package), trainer_of(package, early, After(), max_epochs=20)
     trainer.fit(module, row_loader(8), row_loader(4, shuffle=False))
@@ -163,13 +173,30 @@ def test_an_error_in_a_transform_leaves_the_loader_class_as_it_was(package):
 
 def test_validation_is_as_rare_as_the_rarest_wish_and_comes_back_when_all_have_left():
     trainer = trainer_of(one, check_val_every_n_epoch=2)
-    compat.set_check_val(trainer, "first", 6)
-    compat.set_check_val(trainer, "second", 20)
+    compat.thin_out_validation(trainer, "first", 6)
+    compat.thin_out_validation(trainer, "second", 20)
     assert (trainer.check_val_every_n_epoch, compat.users_check_val(trainer)) == (20, 2)
-    compat.set_check_val(trainer, "second", 4)
+    compat.thin_out_validation(trainer, "second", 4)
     assert trainer.check_val_every_n_epoch == 6
-    compat.give_back_check_val(trainer, "first")
-    compat.give_back_check_val(trainer, "never asked")
+    compat.restore_validation(trainer, "first")
+    compat.restore_validation(trainer, "never asked")
     assert trainer.check_val_every_n_epoch == 4
-    compat.give_back_check_val(trainer, "second")
+    compat.restore_validation(trainer, "second")
     assert (trainer.check_val_every_n_epoch, compat.users_check_val(trainer)) == (2, 2)
+
+
+def test_an_epoch_can_be_made_to_end_with_validation():
+    trainer = trainer_of(one, check_val_every_n_epoch=50)
+    for epoch in (0, 1, 6):
+        trainer.fit_loop.epoch_progress.current.completed = epoch
+        compat.validate_in_this_epoch(trainer)
+        assert (epoch + 1) % trainer.check_val_every_n_epoch == 0
+
+
+def test_checkpoints_that_miss_validation(tmp_path):
+    kinds = [
+        one.callbacks.ModelCheckpoint(tmp_path / str(number), every_n_epochs=number, save_on_train_epoch_end=at_end)
+        for number, at_end in ((1, None), (2, None), (3, None), (4, True))
+    ]
+    trainer = trainer_of(one, *kinds, check_val_every_n_epoch=10, enable_checkpointing=True)
+    assert compat.checkpoints_that_miss_validation(trainer) == [3]

@@ -114,7 +114,7 @@ def test_each_demo_runs_and_leaves_nothing_behind(path):
     pytest.importorskip("sklearn")
     assert cli.main(["fit", "--config", str(path), "--trainer.enable_progress_bar=false"]) == 0
     root = yaml.safe_load(path.read_text())["trainer"]["default_root_dir"]
-    assert [file.as_posix() for file in Path().rglob("*") if file.is_file()] == [f"{root}/config.yaml"]
+    assert [file.as_posix() for file in Path().rglob("*") if file.is_file()] == [f"{root}/lightning_adapt_config.yaml"]
 
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.parent.name)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from lightning_adapt import RS2Callback
-from tests.foreign import ForeignModule, loader, numbered_rows, trainer
+from tests.foreign import ForeignModule, numbered_rows, trainer
 from tests.registry import REGISTRY, Entry, Setup
 
 # the resumed runs go without the callbacks that saved, and stock loaders are not resumable: both are meant
@@ -101,15 +101,15 @@ def test_number_of_ranks_may_change_at_equal_global_batch(name, stop, tmp_path):
     assert [sorted(rows) for _, rows in alone["seen"]] == rest
 
 
-def stock(kind: type, workers: int) -> Setup:
-    sampler = DistributedSampler(numbered_rows(32), num_replicas=1, rank=0, seed=3)
-    return Setup({"train_dataloaders": kind(numbered_rows(32), 8, sampler=sampler, num_workers=workers)})
-
-
 def test_stock_lightning_still_replays_epoch_zero_with_workers(tmp_path):
     """Lightning #21938. When this fails, it is fixed: see whether the lazy iterator is still needed."""
-    whole = run(stock(DataLoader, 2), tmp_path, "whole", estimate=False)[0]
-    resumed = run(stock(DataLoader, 2), tmp_path, "end", estimate=False, ckpt=saved(tmp_path, "end"))[0]
+
+    def stock() -> Setup:
+        sampler = DistributedSampler(numbered_rows(32), num_replicas=1, rank=0, seed=3)
+        return Setup({"train_dataloaders": DataLoader(numbered_rows(32), 8, sampler=sampler, num_workers=2)})
+
+    whole = run(stock(), tmp_path, "whole", estimate=False)[0]
+    resumed = run(stock(), tmp_path, "end", estimate=False, ckpt=saved(tmp_path, "end"))[0]
     first_epoch = [rows for _, rows in whole["seen"][:4]]
     assert [rows for _, rows in resumed["seen"][:4]] == first_epoch
     assert resumed["seen"] != rest_of(whole, "end")
@@ -117,17 +117,25 @@ def test_stock_lightning_still_replays_epoch_zero_with_workers(tmp_path):
 
 def test_stock_lightning_still_drops_loader_state_after_estimated_stepping_batches(tmp_path):
     """Lightning #20550. When this fails, it is fixed: rs2_loader can then be called exact everywhere."""
-    whole = run(stock(StatefulDataLoader, 0), tmp_path, "whole", estimate=True)[0]
-    resumed = run(stock(StatefulDataLoader, 0), tmp_path, "middle", estimate=True, ckpt=saved(tmp_path, "middle"))[0]
-    assert resumed["seen"] != rest_of(whole, "middle")
+    restored = {}
+    for estimate in (False, True):
+        folder = tmp_path / str(estimate)
+        setup = Setup({"train_dataloaders": StatefulDataLoader(numbered_rows(32), 8)})
+        whole = run(setup, folder, "whole", estimate=estimate)[0]
+        path = saved(folder, "middle")
+        again = Setup({"train_dataloaders": StatefulDataLoader(numbered_rows(32), 8)})
+        resumed = run(again, folder, "middle", estimate=estimate, ckpt=path)[0]
+        restored[estimate] = resumed["seen"] == rest_of(whole, "middle")
+    assert restored == {False: True, True: False}
 
 
-def test_a_changed_run_is_refused(tmp_path):
-    setup = Setup({"train_dataloaders": loader(0, 8)}, [RS2Callback(0.3)])
-    run(setup, tmp_path, "whole", estimate=False)
-    changed = Setup({"train_dataloaders": loader(0, 16)}, [RS2Callback(0.3)])
-    with pytest.raises(Exception, match="global batch: saved 8, here 16"):
-        run(changed, tmp_path, "changed", estimate=False, ckpt=saved(tmp_path, "end"))
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize("estimate", [False, True], ids=["", "estimated_stepping_batches"])
+@pytest.mark.parametrize("name", EXACT)
+def test_a_changed_run_is_refused(name, estimate, stop, tmp_path):
+    run(REGISTRY[name].build(0, 8), tmp_path, "whole", estimate=estimate)
+    with pytest.raises(MisconfigurationException, match="global batch: saved 8, here 16"):
+        run(REGISTRY[name].build(0, 16), tmp_path, "changed", estimate=estimate, ckpt=saved(tmp_path, stop))
 
 
 def test_checkpoints_are_plain(tmp_path):

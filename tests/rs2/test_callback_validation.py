@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch.utils.data import WeightedRandomSampler
 
 from lightning_adapt import RS2Callback
 from tests.rs2.parts import LIGHTNING_WARNINGS, Module, TrainOnly, row_loader, small_trainer
@@ -23,10 +23,10 @@ def fit(*callbacks, module=None, max_epochs=9, **options):
 @pytest.mark.parametrize(
     ("validate", "every", "expected"),
     [
-        ("pass", 1, [3, 7]),
-        ("pass", 2, [7]),
+        ("pass", 1, [3, 7, 8]),
+        ("pass", 2, [7, 8]),
         ("round", 1, list(range(9))),
-        ("round", 3, [2, 5, 8]),
+        ("round", 4, [3, 7]),
         (3, 1, [2, 5, 8]),
         (3, 2, [2, 5, 8]),
         (1, 4, list(range(9))),
@@ -41,7 +41,7 @@ def test_rounds_after_which_it_validates(validate, every, expected):
 
 
 @pytest.mark.parametrize(
-    ("ratio", "expected"), [(0.5, [1, 3, 5, 7]), (0.4, [1, 3, 5, 7]), (0.9, list(range(9))), (0.05, [8])]
+    ("ratio", "expected"), [(0.5, [1, 3, 5, 7, 8]), (0.4, [1, 3, 5, 7, 8]), (0.9, list(range(9))), (0.05, [8])]
 )
 def test_once_per_pass_is_every_one_over_ratio_rounds(ratio, expected):
     assert fit(RS2Callback(ratio))[1].validated_after == expected
@@ -116,15 +116,42 @@ def test_the_sanity_check_and_other_stages_are_left_alone():
     assert trainer.check_val_every_n_epoch == 1
 
 
-@pytest.mark.parametrize(("accumulate", "max_steps", "every"), [(1, 10, 2), (1, 4, 1), (2, 5, 1), (2, 6, 2)])
-def test_a_run_bounded_by_steps_validates_before_it_ends(accumulate, max_steps, every):
-    """5 batches a round: with accumulation over 2 batches, a round makes 3 steps."""
-    callback, noted = RS2Callback(0.1), []
+@pytest.mark.parametrize(
+    ("accumulate", "max_steps", "expected"),
+    [(1, 15, [2]), (1, 4, []), (1, 5, [0]), (2, 6, [1]), (2, 9, [2]), (1, 55, [9, 10])],
+)
+def test_a_run_bounded_by_steps_validates_in_its_last_round(accumulate, max_steps, expected):
+    """5 batches a round: with accumulation over 2 batches, a round makes 3 steps; one that is cut has no end."""
+    bounds = {"max_epochs": -1, "max_steps": max_steps, "accumulate_grad_batches": accumulate}
+    trainer, module = small_trainer(RS2Callback(0.1), **bounds), Module()
+    trainer.fit(module, row_loader(500, batch_size=10), row_loader(20, shuffle=False))
+    assert module.validated_after == expected
 
-    class Note(Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-            noted.append(trainer.check_val_every_n_epoch)
 
-    trainer = small_trainer(callback, Note(), max_epochs=-1, max_steps=max_steps, accumulate_grad_batches=accumulate)
-    trainer.fit(Module(), row_loader(500, batch_size=10), row_loader(20, shuffle=False))
-    assert set(noted) == {every}
+def test_the_weights_of_the_last_round_are_saved(tmp_path):
+    checkpoint = ModelCheckpoint(tmp_path, save_last=True)
+    trainer = small_trainer(RS2Callback(0.25), checkpoint, max_epochs=6, enable_checkpointing=True)
+    trainer.fit(Module(), row_loader(), row_loader(8, shuffle=False))
+    assert torch.load(checkpoint.last_model_path, weights_only=True)["global_step"] == trainer.global_step
+
+
+def test_checkpoints_that_would_hardly_come_are_warned_of(tmp_path):
+    checkpoint = ModelCheckpoint(tmp_path, every_n_epochs=3)
+    with pytest.warns(UserWarning, match=r"ModelCheckpoint\(every_n_epochs=3\)"):
+        fit(RS2Callback(0.25), checkpoint, enable_checkpointing=True)
+
+
+def test_early_stopping_is_given_back_as_it_was():
+    early = EarlyStopping("train_loss", patience=100)
+    fit(early, RS2Callback(0.25))
+    assert early._check_on_train_epoch_end is True
+
+
+def test_on_conflict_warn_leaves_early_stopping_alone():
+    early = EarlyStopping("train_loss", patience=100)
+    weighted = row_loader(sampler=WeightedRandomSampler([1.0] * 80, 80), shuffle=None)
+    trainer = small_trainer(early, RS2Callback(0.25, on_conflict="warn"), max_epochs=3)
+    with pytest.warns(UserWarning, match="does nothing in this run"):
+        trainer.fit(Module(), weighted, row_loader(8, shuffle=False))
+    assert early._check_on_train_epoch_end is True
+    assert trainer.current_epoch == 3

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from lightning_adapt import RS2Sampler
 from lightning_adapt._shared.row_sampler import RowSampler
+from lightning_adapt._shared.sampling import StateMismatchError
 from lightning_adapt._shared.state import check_plain
 from tests.reference import rs2 as reference
 from tests.rs2.parts import Rows, flat, rows_of
@@ -281,9 +282,14 @@ def test_over_a_row_sampler_it_draws_its_rows_and_plans_anew_when_they_change():
     assert sorted(flat(second)) == list(range(40))
 
 
-def test_changed_rows_start_another_stream_even_if_they_are_as_many():
+def test_other_rows_are_another_stream_and_another_fingerprint_the_same_rows_are_not():
     inner = RowSampler(range(50))
     sampler = RS2Sampler(inner, 0.5)
-    before = draw_round(sampler, 0)
+    before, state = sampler.draw(0, torch.arange(25)).tolist(), sampler.state_dict()
     inner.set_rows(range(50))
-    assert draw_round(sampler, 0) != before
+    assert sampler.draw(0, torch.arange(25)).tolist() == before
+    sampler.load_state_dict(state)
+    inner.set_rows(range(50, 100))
+    assert sampler.draw(0, torch.arange(25)).tolist() != before
+    with pytest.raises(StateMismatchError, match="rows: saved"):
+        sampler.load_state_dict(state)
