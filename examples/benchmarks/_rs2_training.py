@@ -11,43 +11,20 @@ import torch
 from _harness import Options, Run, now
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from lightning_adapt._shared.datasets import fashion_mnist
 from lightning_adapt._shared.demo_parts import small_cnn
+from lightning_adapt._shared.demo_training import CountedRows, as_is
 from lightning_adapt._shared.forward import evaluating
 
 WIDTH, PEAK_RATE = 16, 0.1
 
 
-class Images(Dataset[Any]):
-    """Images in memory that hand out a batch in one indexing operation and note which rows were asked for."""
-
-    def __init__(self, images: Tensor, targets: Tensor) -> None:
-        self.images, self.targets = images, targets
-        self.asked = torch.zeros(len(targets), dtype=torch.bool)
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
-        return self.images[row], self.targets[row]
-
-    def __getitems__(self, rows: list[int]) -> tuple[Tensor, Tensor]:
-        chosen = torch.as_tensor(rows)
-        self.asked[chosen] = True
-        return self.images[chosen], self.targets[chosen]
-
-
-def load(split: str) -> Images:
+def load(split: str) -> CountedRows:
     """Return a split of Fashion-MNIST, standardised with the mean and sd of its training pixels."""
     images, targets = fashion_mnist(split).tensors
-    return Images((images - 0.286) / 0.353, targets)
-
-
-def as_it_is(batch: Any) -> Any:
-    """Collate nothing: `__getitems__` gave a batch."""
-    return batch
+    return CountedRows((images - 0.286) / 0.353, targets)
 
 
 class Classifier(LightningModule):
@@ -87,7 +64,7 @@ def predict(module: LightningModule, images: Tensor) -> Tensor:
 class Curve(Callback):
     """Measures test accuracy at even step fractions; the seconds it takes are kept apart and charged to nobody."""
 
-    def __init__(self, every: int, test: Images, device: str) -> None:
+    def __init__(self, every: int, test: CountedRows, device: str) -> None:
         self.every, self.test, self.device = max(every, 1), test, device
         self.points: list[tuple[int, float, float]] = []  # steps, seconds, per cent
         self.evaluating = 0.0
@@ -99,7 +76,7 @@ class Curve(Callback):
 
     def evaluate(self, step: int, module: LightningModule) -> None:
         paused = now(self.device)
-        right = (predict(module, self.test.images).argmax(1) == self.test.targets).float().mean().item()
+        right = (predict(module, self.test.images).argmax(1) == self.test.labels).float().mean().item()
         self.points.append((step, paused - self.began - self.evaluating, 100 * right))
         self.evaluating += now(self.device) - paused
 
@@ -117,7 +94,7 @@ class Plan:
         finer: Times as many points of the curve as the bench says.
     """
 
-    data: Images
+    data: CountedRows
     trainer: dict[str, Any]
     horizon: int | None = None
     callbacks: list[Callback] = field(default_factory=list)
@@ -139,7 +116,15 @@ class Bench:
     """
 
     def __init__(
-        self, train: Images, test: Images, *, ratio: float, batch: int, rounds: int, points: int, options: Options
+        self,
+        train: CountedRows,
+        test: CountedRows,
+        *,
+        ratio: float,
+        batch: int,
+        rounds: int,
+        points: int,
+        options: Options,
     ) -> None:
         self.train, self.test, self.ratio, self.batch, self.rounds = train, test, ratio, batch, rounds
         self.points = points
@@ -153,7 +138,7 @@ class Bench:
         torch.manual_seed(seed)
         module = Classifier(plan.horizon)
         order = torch.Generator().manual_seed(seed)
-        loader = DataLoader(plan.data, self.batch, shuffle=True, collate_fn=as_it_is, generator=order)
+        loader = DataLoader(plan.data, self.batch, shuffle=True, collate_fn=as_is, generator=order)
         trainer = Trainer(
             accelerator="gpu" if self.device == "cuda" else "cpu",
             devices=1,
@@ -171,7 +156,7 @@ class Bench:
 
     def run(self, seed: int, plan: Plan, steps: int) -> Run:
         """Train one row and return its plain values."""
-        plan.data.asked.zero_()
+        plan.data.seen.zero_()
         curve = Curve(steps // (self.points * plan.finer), self.test, self.device)
         module = self.fit(seed, plan, steps, curve)
         if not curve.points or curve.points[-1][0] != steps:
@@ -184,13 +169,13 @@ class Bench:
             "selecting seconds": plan.selecting,
             "seconds": training + plan.selecting,
             "evaluating seconds": curve.evaluating,
-            "share of data seen": int(plan.data.asked.sum()) / len(self.train),
+            "share of data seen": int(plan.data.seen.sum()) / len(self.train),
             "curve": [(step, seconds + plan.selecting, percent) for step, seconds, percent in curve.points],
         }
 
     def subset(self, rows: Tensor, selecting: float) -> Plan:
         """Return the plan that trains on fixed rows in every round."""
-        data = Images(self.train.images[rows], self.train.targets[rows])
+        data = CountedRows(self.train.images[rows], self.train.labels[rows])
         return Plan(data, {"max_epochs": self.rounds}, selecting=selecting)
 
     def scored(self, seed: int, score: Callable[[Tensor, Tensor], Tensor], nets: int) -> Plan:
@@ -198,6 +183,6 @@ class Bench:
         began, total = now(self.device), torch.zeros(len(self.train))
         for net in range(nets):
             module = self.fit(1000 + 10 * seed + net, Plan(self.train, {"max_epochs": 1}), self.epoch_steps)
-            total += score(predict(module, self.train.images), self.train.targets)
+            total += score(predict(module, self.train.images), self.train.labels)
         rows = total.argsort(descending=True)[: self.kept]
         return self.subset(rows, now(self.device) - began)

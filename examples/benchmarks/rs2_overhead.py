@@ -17,11 +17,12 @@ from typing import Any
 
 import _harness as h
 import torch
-from _rs2_training import Classifier, Images, as_it_is
+from _rs2_training import Classifier
 from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader
 
 from lightning_adapt import RS2Callback, RS2Sampler, rs2_loader
+from lightning_adapt._shared.demo_training import CountedRows, as_is
 
 # time per step against the plain loader, turnovers included; milliseconds added to the turnover of a round
 THRESHOLDS: dict[str, dict[str, float]] = {
@@ -43,13 +44,13 @@ METRIC = "milliseconds"  # per step; planning: until a round's first row is know
 Times = list[list[tuple[float, float]]]  # per round and step: seconds when it began and ended
 
 
-def loader(images: Images, device: str) -> DataLoader[Any]:
+def loader(images: CountedRows, device: str) -> DataLoader[Any]:
     """Return the ordinary loader of both sides."""
     return DataLoader(
         images,
         BATCH,
         shuffle=True,
-        collate_fn=as_it_is,
+        collate_fn=as_is,
         num_workers=WORKERS,
         persistent_workers=True,
         pin_memory=device == "cuda",
@@ -98,9 +99,9 @@ class Bench:
         self.rounds, self.device = rounds, device
         draws = torch.Generator().manual_seed(0)
         images = torch.rand(N_IMAGES, 1, 28, 28, generator=draws)
-        self.all = Images(images, torch.randint(10, (N_IMAGES,), generator=draws))
+        self.all = CountedRows(images, torch.randint(10, (N_IMAGES,), generator=draws))
         kept = BATCH * BATCHES
-        self.tenth = Images(self.all.images[:kept], self.all.targets[:kept])
+        self.tenth = CountedRows(self.all.images[:kept], self.all.labels[:kept])
 
     def loop(self, seed: int, *, rs2: bool, step: bool = True) -> h.Run:
         """Time a plain PyTorch loop."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence, Sized
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from lightning_adapt._shared.checks import check_choice, check_fraction, check_integer, problem
 from lightning_adapt._shared.hashing import derive_key
+from lightning_adapt._shared.per_row import check_targets, check_weights, digest
 from lightning_adapt._shared.sampling import EpochSampler
 from lightning_adapt.rs2.functional import (
     PERMUTATION_VERSION,
@@ -103,8 +103,8 @@ class RS2Sampler(EpochSampler):
         self.round_to = (
             None if round_to is None else check_integer("round_to", round_to, "Pass the batch size.", minimum=1)
         )
-        self.targets = None if targets is None else _check_targets(targets, *self._rows_described())
-        self.weights = None if weights is None else _check_weights(weights, *self._rows_described())
+        self.targets = None if targets is None else check_targets(targets, *self._rows_described())
+        self.weights = None if weights is None else check_weights(weights, *self._rows_described())
         self._check_combination()
         self._cache: dict[tuple[Any, ...], Tensor] = {}
         self._digested: tuple[int, str | None] | None = None
@@ -236,7 +236,7 @@ class RS2Sampler(EpochSampler):
     def _rows_digest(self) -> str | None:
         """Return a digest of the inner sampler's rows; None without an inner sampler that restricts them."""
         if self._digested is None or self._digested[0] != self.version:
-            self._digested = (self.version, _digest(self.rows()))
+            self._digested = (self.version, digest(self.rows()))
         return self._digested[1]
 
     def _rows_described(self) -> tuple[int, bool]:
@@ -261,8 +261,8 @@ class RS2Sampler(EpochSampler):
             "version": PERMUTATION_VERSION,
             "boundary": self.boundary,
             "permutation": "feistel" if self._uses_feistel() else "randperm",
-            "targets": _digest(self.targets),
-            "weights": _digest(self.weights),
+            "targets": digest(self.targets),
+            "weights": digest(self.weights),
             "rows": self._rows_digest(),
         }
 
@@ -291,34 +291,3 @@ class RS2Sampler(EpochSampler):
                 raise ValueError(
                     problem("ratio", "one over a whole number when boundary='partition'", self.ratio, remedy)
                 )
-
-
-def _check_targets(targets: Sequence[int] | Tensor, n: int, exact: bool) -> Tensor:
-    checked = torch.as_tensor(targets)
-    remedy = "Pass one class number per row, for example dataset.targets."
-    if checked.is_floating_point() or checked.is_complex():
-        raise TypeError(problem("targets", "whole numbers", checked.dtype, remedy))
-    _check_length("targets", checked, n, exact, remedy)
-    labels: Tensor = torch.unique(checked, return_inverse=True)[1]  # 0..C-1, whatever the numbers were
-    return labels.cpu()
-
-
-def _check_weights(weights: Sequence[float] | Tensor, n: int, exact: bool) -> Tensor:
-    checked = torch.as_tensor(weights, dtype=torch.float64).cpu()
-    remedy = "Pass one number >= 0 per row."
-    _check_length("weights", checked, n, exact, remedy)
-    if not bool(torch.isfinite(checked).all()) or bool((checked < 0).any()):
-        bad = checked[~torch.isfinite(checked) | (checked < 0)][0].item()
-        raise ValueError(problem("weights", "finite and >= 0", bad, remedy))
-    return checked
-
-
-def _check_length(argument: str, values: Tensor, n: int, exact: bool, remedy: str) -> None:
-    if values.ndim != 1 or (len(values) != n if exact else len(values) < n):
-        raise ValueError(
-            problem(argument, f"of shape ({n},)" if exact else f"of shape (>= {n},)", tuple(values.shape), remedy)
-        )
-
-
-def _digest(values: Tensor | None) -> str | None:
-    return None if values is None else hashlib.sha256(values.contiguous().numpy().tobytes()).hexdigest()[:16]

@@ -35,7 +35,9 @@ def accuracy(scripts, monkeypatch):
     def load(split):
         draws = torch.Generator().manual_seed(len(split))
         targets = torch.randint(10, (4800 if split == "train" else 1000,), generator=draws)
-        return training.Images(centres[targets] + 4 * torch.randn(len(targets), 1, 28, 28, generator=draws), targets)
+        return training.CountedRows(
+            centres[targets] + 4 * torch.randn(len(targets), 1, 28, 28, generator=draws), targets
+        )
 
     monkeypatch.setattr(script, "load", load)
     monkeypatch.setattr(script, "BATCH", 32)
@@ -141,6 +143,15 @@ def test_the_claims_of_the_full_run(scripts, rs2, code):
     }
     study, options = recorded(scripts, values, "accuracy")
     assert harness.verdict(script.check(study, script.THRESHOLDS["full"]), options) == code
+
+
+@pytest.mark.parametrize("size", ["full", "quick"])
+def test_the_shipped_thresholds_fail_when_the_method_is_its_control(scripts, size):
+    script, harness = scripts["rs2_time_to_accuracy"], scripts["_harness"]
+    static = [86.2, 86.1, 86.3]
+    values = {script.COMPRESSED: [86.0, 86.2, 86.1], script.STATIC: static, script.MARGIN: [67, 66, 68]}
+    study, options = recorded(scripts, {**values, script.EL2N: [24, 25, 26], script.RS2: static}, "accuracy")
+    assert harness.verdict(script.check(study, script.THRESHOLDS[size]), options) == 1
 
 
 @pytest.mark.parametrize(("ratio", "extra", "code"), [(1.02, 2, 0), (1.06, 2, 1), (1.02, 12, 1)])

@@ -88,15 +88,30 @@ def test_no_file_grows_without_reason(path):
     assert lines <= 320, f"{lines} lines: split it"
 
 
-def test_private_lightning_access_is_in_compat_only():
-    private = ("._data_source", "._combined_loader", "._check_on_train_epoch_end", "fit_loop._", "_connector.")
-    offenders = [
-        f"{path.name}: {name}"
-        for path in FILES
-        if path.name != "compat.py"
-        for name in private
-        if name in path.read_text()
-    ]
+# private names that are not Lightning's: of torch or argparse, or our own objects within one file
+OWN_OR_DOCUMENTED = {
+    "_generate_state_key",  # Lightning documents it for `state_key`
+    "_n_source",
+    "_start",
+    "_yielded",
+    "_begin",
+    "_delivered",
+    "_take_position",
+    "_of_population",
+}
+OVERRIDES = {"_cli_lightning.py"}  # LightningCLI has no public way to change its errors: it overrides two methods
+
+
+def test_private_access_is_in_compat_only():
+    offenders = []
+    for path in FILES:
+        if path.name == "compat.py" or path.name in OVERRIDES:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+                own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls", "super")
+                if not own and node.attr not in OWN_OR_DOCUMENTED:
+                    offenders.append(f"{path.name}:{node.lineno} {ast.unparse(node)}")
     assert not offenders
 
 
