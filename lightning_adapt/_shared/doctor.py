@@ -15,7 +15,8 @@ from rich.table import Table
 
 from lightning_adapt._shared.imports import EXTRAS
 
-_MODULES = {"scikit-learn": "sklearn", "faiss-cpu": "faiss", "fla-core": "fla"}  # package -> module, where they differ
+# package -> module, where they differ
+_MODULES = {"scikit-learn": "sklearn", "faiss-cpu": "faiss", "fla-core": "fla", "pyyaml": "yaml"}
 _CORE = ("lightning_adapt", "torch", "lightning", "torchmetrics", "numpy")
 # what a package raises at import when it was built for another torch, CUDA or NumPy
 _BROKEN = (ImportError, OSError, RuntimeError, AttributeError)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_adapt._shared.files import whole_file
 from lightning_adapt._shared.imports import require
 
 if TYPE_CHECKING:
@@ -27,18 +27,9 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
         ModuleNotFoundError: If matplotlib is missing; names the extra.
     """
     require("figures", "save_figure", "matplotlib")
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(suffix=target.suffix, prefix=".unfinished-", dir=target.parent)
-    os.close(handle)
-    try:
-        figure.savefig(temporary, bbox_inches="tight", dpi=150)
-        Path(temporary).chmod(0o644)  # mkstemp makes files private; a figure is for others to see
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return target
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished, bbox_inches="tight", dpi=150)
+    return Path(path)
 
 
 def log_figure(trainer: Any, name: str, figure: Figure, step: int) -> list[str]:

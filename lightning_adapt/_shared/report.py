@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from lightning_adapt._shared.figures import save_figure
+from lightning_adapt._shared.files import whole_file
 from lightning_adapt._shared.imports import require
 from lightning_adapt._shared.report_parts import Audio, Cell, Column, Kind, Picture, Row, Section
 from lightning_adapt._shared.report_style import CSS, SCHEMES
@@ -42,9 +41,11 @@ def write_page(sections: Sequence[Section], out: Path, *, facts: str = "", missi
         for picture in section.pictures:
             _draw(picture, out, section.method)
         for sound in section.audio:
-            _write(out / f"{section.method}-{sound.name}.wav", sound.wav)
+            with whole_file(out / f"{section.method}-{sound.name}.wav") as unfinished:
+                unfinished.write_bytes(sound.wav)
     page = out / "index.html"
-    _write(page, _page(sections, facts, missing).encode())
+    with whole_file(page) as unfinished:
+        unfinished.write_text(_page(sections, facts, missing), encoding="utf-8")
     return page
 
 
@@ -55,18 +56,6 @@ def _draw(picture: Picture, out: Path, method: str) -> None:
     for scheme, settings in SCHEMES.items():
         with mpl.rc_context(settings):
             save_figure(picture.draw(), out / f"{method}-{picture.name}-{scheme}.svg")
-
-
-def _write(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=".unfinished-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).chmod(0o644)  # mkstemp makes files private; a page is for others to see
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _page(sections: Sequence[Section], facts: str, missing: Sequence[str]) -> str:

@@ -1,0 +1,44 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary file beside the target, and rename it to the target when the block ends without an error.
+
+    Args:
+        path: The target; missing folders are made, a file that is there is replaced.
+
+    Yields:
+        The temporary file, with the ending of the target; write to it inside the block.
+
+    Raises:
+        OSError: If the folder cannot be written to. After any error in the block the temporary file is gone and the
+            target is as it was.
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with whole_file(folder / "numbers.txt") as unfinished:
+        ...     _ = unfinished.write_text("1 2 3")
+        >>> [file.name for file in folder.iterdir()]
+        ['numbers.txt']
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".unfinished-", suffix=target.suffix, dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)  # mkstemp makes files private; these are for others to see
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
