@@ -19,9 +19,10 @@ def _own_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.fixture(autouse=True)
 def _keep_global_random_state():
-    state = torch.get_rng_state()
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
     yield
     torch.set_rng_state(state)
+    torch.set_num_threads(threads)
 
 
 @pytest.hookimpl(hookwrapper=True)

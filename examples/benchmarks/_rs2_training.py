@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from lightning_adapt._shared.datasets import fashion_mnist
 from lightning_adapt._shared.demo_parts import small_cnn
-from lightning_adapt._shared.demo_training import CountedRows, as_is
+from lightning_adapt._shared.demo_training import CountedRows, as_is, quiet_trainer
 from lightning_adapt._shared.forward import evaluating
 
 WIDTH, PEAK_RATE = 16, 0.1
@@ -139,16 +139,8 @@ class Bench:
         module = Classifier(plan.horizon)
         order = torch.Generator().manual_seed(seed)
         loader = DataLoader(plan.data, self.batch, shuffle=True, collate_fn=as_is, generator=order)
-        trainer = Trainer(
-            accelerator="gpu" if self.device == "cuda" else "cpu",
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[*plan.callbacks, *observers],
-            **plan.trainer,
-        )
+        accelerator = "gpu" if self.device == "cuda" else "cpu"
+        trainer = quiet_trainer([*plan.callbacks, *observers], accelerator=accelerator, **plan.trainer)
         trainer.fit(module, loader)
         if trainer.global_step != steps:
             raise RuntimeError(f"The row made {trainer.global_step} steps instead of {steps}: its rounds are wrong.")

@@ -22,7 +22,7 @@ from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader
 
 from lightning_adapt import RS2Callback, RS2Sampler, rs2_loader
-from lightning_adapt._shared.demo_training import CountedRows, as_is
+from lightning_adapt._shared.demo_training import CountedRows, as_is, quiet_trainer
 
 # time per step against the plain loader, turnovers included; milliseconds added to the turnover of a round
 THRESHOLDS: dict[str, dict[str, float]] = {
@@ -128,16 +128,8 @@ class Bench:
         torch.manual_seed(seed)
         watch = Stopwatch(self.device)
         callbacks = [RS2Callback(RATIO, seed=seed), watch] if rs2 else [watch]
-        trainer = Trainer(
-            max_epochs=self.rounds,
-            accelerator="gpu" if self.device == "cuda" else "cpu",
-            devices=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=callbacks,
-        )
+        accelerator = "gpu" if self.device == "cuda" else "cpu"
+        trainer = quiet_trainer(callbacks, accelerator=accelerator, max_epochs=self.rounds)
         trainer.fit(Classifier(10_000), loader(self.all if rs2 else self.tenth, self.device))
         return summary(watch.times)
 

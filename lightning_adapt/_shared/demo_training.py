@@ -129,21 +129,13 @@ def quiet_trainer(callbacks: list[Callback], **arguments: Any) -> Trainer:
 
     Args:
         callbacks: Callbacks.
-        arguments: Further arguments of the Trainer.
+        arguments: Further arguments of the Trainer; they win over ours.
 
     Returns:
         The Trainer.
     """
-    return Trainer(
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=callbacks,
-        **arguments,
-    )
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return Trainer(callbacks=callbacks, **{"accelerator": "cpu", "devices": 1, "logger": False, **quiet, **arguments})
 
 
 @contextlib.contextmanager

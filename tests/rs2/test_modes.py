@@ -17,15 +17,6 @@ from tests.rs2.parts import flat
 SIGNIFICANCE = 1e-6
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """On a busy machine torch's threads wait for each other for longer than the sums take."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def rounds_of(sampler, rounds):
     drawn = []
     for t in range(rounds):

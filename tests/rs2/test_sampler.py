@@ -18,15 +18,6 @@ from tests.rs2.parts import Rows, flat, rows_of
 RATIOS = [0.01, 0.07, 0.1, 0.3, 0.9]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """On a busy machine torch's threads wait for each other for longer than the sums take."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def draw_round(sampler, round_index):
     sampler.set_epoch(round_index)
     return list(sampler)
