@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 _SHOWN_CHARACTERS = 120
@@ -58,11 +59,12 @@ def check_fraction(argument: str, value: Any, remedy: str) -> float:
         TypeError: If the value is no real number.
         ValueError: If it is outside (0, 1] or not finite.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):  # NumPy's numbers are Real, too
         raise TypeError(problem(argument, "a number in (0, 1]", value, remedy))
-    if not math.isfinite(value) or not 0 < value <= 1:
+    number = float(value)
+    if not math.isfinite(number) or not 0 < number <= 1:
         raise ValueError(problem(argument, "a number in (0, 1]", value, remedy))
-    return float(value)
+    return number
 
 
 def check_integer(argument: str, value: Any, remedy: str, *, minimum: int = 0, maximum: int | None = None) -> int:

@@ -206,7 +206,7 @@ def checkpoints_that_miss_validation(trainer: Any) -> list[int]:
         trainer: The Trainer, once training has started.
 
     Returns:
-        The numbers, those that do not divide the epochs between validations.
+        The numbers, those that are no multiple of the epochs between validations.
     """
     epochs = trainer.check_val_every_n_epoch or 1
     numbers = [
@@ -214,4 +214,4 @@ def checkpoints_that_miss_validation(trainer: Any) -> list[int]:
         for callback in trainer.checkpoint_callbacks
         if not getattr(callback, "_save_on_train_epoch_end", False)
     ]
-    return [number for number in numbers if number > 1 and epochs > 1 and epochs % number]
+    return [number for number in numbers if number > 1 and number % epochs]

@@ -26,8 +26,11 @@ def check_targets(targets: Sequence[int] | Tensor, n: int, exact: bool) -> Tenso
         TypeError: If they are no whole numbers.
         ValueError: If the shape is wrong.
     """
-    checked = torch.as_tensor(targets)
     remedy = "Pass one class number per row, for example dataset.targets."
+    try:
+        checked = torch.as_tensor(targets)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(problem("targets", "whole numbers", targets, remedy)) from error
     if checked.is_floating_point() or checked.is_complex():
         raise TypeError(problem("targets", "whole numbers", checked.dtype, remedy))
     _check_length("targets", checked, n, exact, remedy)
@@ -47,10 +50,14 @@ def check_weights(weights: Sequence[float] | Tensor, n: int, exact: bool) -> Ten
         The weights. Shape (N,), dtype float64, on the CPU.
 
     Raises:
+        TypeError: If they are no numbers.
         ValueError: If the shape is wrong, or one is negative or not finite.
     """
-    checked = torch.as_tensor(weights, dtype=torch.float64).cpu()
     remedy = "Pass one number >= 0 per row."
+    try:
+        checked = torch.as_tensor(weights, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(problem("weights", "numbers", weights, remedy)) from error
     _check_length("weights", checked, n, exact, remedy)
     if not bool(torch.isfinite(checked).all()) or bool((checked < 0).any()):
         bad = checked[~torch.isfinite(checked) | (checked < 0)][0].item()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,9 +25,9 @@ class ResumableLoader(DataLoader[Any]):
     Args:
         dataset: A map-style data set.
         sampler: One of our samplers.
-        position: Returns the batches of the running epoch already used; read once, at the first `next` of the first
-            iterator (a Trainer's own: it makes one as soon as it has the loader). Whoever passes it also checks on
-            resume that it means the same samples. None: counted by the loader and restored by `load_state_dict`.
+        position: Returns the batches of the running epoch already used; read at the first `next` of the first iterator
+            (a Trainer's own: it makes one as soon as it has the loader). Whoever passes it also checks on resume that
+            it means the same samples. None: counted by the loader and restored by `load_state_dict`.
         **options: The other arguments of `DataLoader`.
     """
 
@@ -40,26 +41,36 @@ class ResumableLoader(DataLoader[Any]):
     ) -> None:
         super().__init__(dataset, sampler=sampler, **options)
         self._position = position
-        self._position_unread = position is not None
-        self._skip = 0
+        self._start: Callable[[], int] | None = position  # for the first iterator made from now on
+        self._lead: weakref.ref[_LazyIterator] | None = None  # whose batches count, and who has the kept workers
         self._delivered = 0
-        self._counted_epoch = -1  # the epoch that the two counts belong to
+        self._counted_epoch = -1  # the epoch that the count belongs to
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # any iterator will do for the users of a loader
-        return _LazyIterator(self)
+        start, self._start = self._start, None
+        return _LazyIterator(self, start)
 
-    def _take_position(self) -> Callable[[], int] | None:
-        position, self._position_unread = self._position if self._position_unread else None, False
-        return position
+    def __getstate__(self) -> dict[str, Any]:
+        # kept workers and running iterators stay in this process
+        return {**self.__dict__, "_iterator": None, "_lead": None}
 
-    def _begin(self, position: Callable[[], int] | None) -> Iterator[Any]:
+    def _begin(self, iterator: _LazyIterator) -> Iterator[Any]:
+        """Start the real iterator; one that begins while another is under way gets workers of its own.
+
+        Kept workers serve one iterator at a time: a second pass over the train loader inside an epoch (a memory bank,
+        BatchNorm statistics) would end the first one early.
+        """
         sampler: EpochSampler = self.sampler  # type: ignore[assignment]
-        skip = self._skip if self._counted_epoch == sampler.epoch else 0
-        self._delivered = skip if position is None else position()
-        self._counted_epoch = sampler.epoch
-        self._skip = 0
-        sampler.start_at(self._delivered * (self.batch_size or 1))
+        sampler.start_at(iterator.delivered * (self.batch_size or 1))
+        lead = self._lead() if self._lead is not None else None
+        if lead is not None and not lead.finished:
+            return self._get_iterator()
+        self._lead, self._delivered, self._counted_epoch = weakref.ref(iterator), iterator.delivered, sampler.epoch
         return super().__iter__()
+
+    def _count(self, iterator: _LazyIterator) -> None:
+        if self._lead is not None and self._lead() is iterator:
+            self._delivered = iterator.delivered
 
     def state_dict(self) -> dict[str, Any]:
         """Return a plain state: the epoch, the batches used in it, and what they depend on."""
@@ -92,21 +103,29 @@ class ResumableLoader(DataLoader[Any]):
             remedy = "Keep ranks times batch size as in the saved run."
             raise ValueError(problem("batch_size", f"such that the global batch is {saved}", here, remedy))
         sampler.load_state_dict(state["sampler"])
-        self._skip = self._delivered = state["batches"]
-        self._counted_epoch = sampler.epoch
+        batches, epoch = state["batches"], sampler.epoch
+        self._delivered, self._counted_epoch = batches, epoch
+        self._start = lambda: batches if sampler.epoch == epoch else 0
 
 
 class _LazyIterator(Iterator[Any]):
-    def __init__(self, loader: ResumableLoader) -> None:
+    def __init__(self, loader: ResumableLoader, start: Callable[[], int] | None) -> None:
         self._loader = loader
-        self._position = loader._take_position()
+        self._start = start
         self._running: Iterator[Any] | None = None
+        self.delivered = 0  # batches of the epoch, those before the start included
+
+    @property
+    def finished(self) -> bool:
+        return self.delivered >= len(self._loader)
 
     def __next__(self) -> Any:
         if self._running is None:
-            self._running = self._loader._begin(self._position)
+            self.delivered = 0 if self._start is None else self._start()
+            self._running = self._loader._begin(self)
         batch = next(self._running)
-        self._loader._delivered += 1
+        self.delivered += 1
+        self._loader._count(self)
         return batch
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ rank and size at once, and users build loaders before the Trainer starts its pro
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sized
 from typing import Any
 
@@ -223,9 +224,9 @@ def _source_length(data_source: object) -> int:
     if isinstance(data_source, EpochSampler):
         return data_source.n_rows
     remedy = "Pass a data set with a length, the number of rows, or a lightning_adapt sampler."
-    if isinstance(data_source, bool) or not (isinstance(data_source, (int, Sized))):
+    if isinstance(data_source, bool) or not (isinstance(data_source, Sized) or hasattr(data_source, "__index__")):
         raise TypeError(problem("data_source", "a data set with a length or a number of rows", data_source, remedy))
-    length = data_source if isinstance(data_source, int) else len(data_source)
+    length = len(data_source) if isinstance(data_source, Sized) else operator.index(data_source)
     if length < 1:
         raise ValueError(problem("data_source", "of at least one row", length, remedy))
     return length

@@ -52,8 +52,9 @@ class RS2Callback(Callback):
         stratify: Keep the class proportions in every round; reads the data set's `targets`, `labels` or `y`.
         loader: Which train loader when there are several: a dict key or a position.
         validate: "pass": validate once per pass over the data, that is every round(1/ratio) rounds times
-            `check_val_every_n_epoch`, and in the last round; "round": as the Trainer says; a number: every so many
-            rounds, and in the last. ReduceLROnPlateau and EarlyStopping follow, ModelCheckpoint saves after
+            `check_val_every_n_epoch`, and in the last round, as far as `max_epochs` or `max_steps` tells which that is
+            (with `max_time`, use "round"); "round": as the Trainer says; a number: every so many rounds, and in the
+            last. ReduceLROnPlateau and EarlyStopping follow, ModelCheckpoint saves after
             validation; to keep `EarlyStopping(check_on_train_epoch_end=True)`, use "round".
         on_conflict: "raise" when the loader cannot be sampled; "warn" to train on it unchanged.
         seed: Seed of the sample order, the same on all ranks.
@@ -95,7 +96,7 @@ class RS2Callback(Callback):
         self.sampler: RS2Sampler | None = None
         self._restored: dict[str, Any] | None = None
         self._whole_rounds = True
-        self._thinned_out = False
+        self._validate_every = 0  # rounds; 0: as the Trainer says
 
     @property
     @override
@@ -135,7 +136,7 @@ class RS2Callback(Callback):
     def _detach(self, trainer: Trainer) -> None:
         compat.remove_train_loader_transform(trainer, self.state_key)
         compat.restore_validation(trainer, self.state_key)
-        self._thinned_out = False
+        self._validate_every = 0
 
     # -- the loader -----------------------------------------------------------------------------------------------
     def _sampled(self, trainer: Trainer, loaders: Any) -> Any:
@@ -180,10 +181,11 @@ class RS2Callback(Callback):
         users = compat.users_check_val(trainer)
         if self.validate != "round" and users is not None and trainer.enable_validation:
             rounds = users * round(1 / self.ratio) if self.validate == "pass" else int(self.validate)
+            self._validate_every = rounds
             compat.thin_out_validation(trainer, self.state_key, rounds)
-            self._thinned_out = True
             self._let_others_follow(trainer)
-            self._validate_last_round(trainer)  # a run resumed inside its last round gets no on_train_epoch_start
+            # a run resumed inside a round gets no on_train_epoch_start
+            self._validate_last_round(trainer, compat.batches_to_skip(trainer) % batches)
 
     def _check_whole_rounds(self, trainer: Trainer, batches: int) -> bool:
         """Say so when an epoch holds more or less than one round."""
@@ -212,21 +214,32 @@ class RS2Callback(Callback):
         for number in compat.checkpoints_that_miss_validation(trainer):
             rank_zero_warn(
                 f"ModelCheckpoint(every_n_epochs={number}) saves after validation, which now runs every {every} RS2 "
-                f"rounds and in the last one: most of its checkpoints will not come. Use every_n_epochs=1, a divisor "
-                f'of {every}, or RS2Callback(validate="round").'
+                f"rounds and in the last one: some of its checkpoints will not come. Use every_n_epochs=1, a multiple "
+                f'of {every}, save_on_train_epoch_end=True, or RS2Callback(validate="round").'
             )
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._thinned_out:
-            self._validate_last_round(trainer)
+        if self._validate_every:
+            self._validate_last_round(trainer, done=0)
 
-    @staticmethod
-    def _validate_last_round(trainer: Trainer) -> None:
-        left = trainer.max_steps - trainer.global_step if trainer.max_steps > 0 else None
-        steps = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
-        if trainer.current_epoch + 1 == trainer.max_epochs or (left is not None and left <= steps):
-            compat.validate_in_this_epoch(trainer)  # here the schedule has come down, and these weights stay
+    def _validate_last_round(self, trainer: Trainer, done: int) -> None:
+        """Validate the last round that is run to its end: its schedule has come down, and its weights stay.
+
+        `done` are the batches of this round that a run resumed inside it has behind it.
+        """
+        compat.thin_out_validation(trainer, self.state_key, self._validate_every)
+        batches = int(trainer.num_training_batches)
+        steps, steps_done = -(-batches // trainer.accumulate_grad_batches), done // trainer.accumulate_grad_batches
+        if not trainer.lightning_module.automatic_optimization and trainer.fit_loop.total_batch_idx >= 0:
+            per_batch = trainer.global_step / (trainer.fit_loop.total_batch_idx + 1)  # several optimizers step
+            steps, steps_done = round(batches * per_batch), round(done * per_batch)
+        left = trainer.max_steps - trainer.global_step + steps_done  # from the beginning of this round
+        ends_by_steps = trainer.max_steps > 0 and steps <= left < 2 * steps
+        if trainer.current_epoch + 1 == trainer.max_epochs or ends_by_steps:
+            compat.validate_in_this_epoch(trainer)
+        elif trainer.max_steps > 0 and left < steps:
+            trainer.check_val_every_n_epoch = 1  # a round cut short: ModelCheckpoint saves what it leaves, as ever
 
     # -- log and draw ---------------------------------------------------------------------------------------------
     @override

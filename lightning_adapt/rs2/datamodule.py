@@ -73,7 +73,7 @@ class RS2DataModule(LightningDataModule):
         loader: str | int | None = None,
         seed: int = 0,
     ) -> None:
-        self.inner = _check_inner(inner)  # before super().__init__, which sets `trainer`
+        _check_inner(inner)
         super().__init__()
         self._fingerprint: dict[str, Any] | None = None
         self._restored: dict[str, Any] | None = None
@@ -82,12 +82,17 @@ class RS2DataModule(LightningDataModule):
         self.stratify = check_flag("stratify", stratify, "Pass True to keep the class proportions.")
         self.loader = check_loader_key(loader)
         self.seed = check_integer("seed", seed, "Pass any whole number that is not negative.", maximum=2**63 - 1)
-        self.prepare_data_per_node = inner.prepare_data_per_node
-        self.allow_zero_length_dataloader_with_multiple_devices = (
-            inner.allow_zero_length_dataloader_with_multiple_devices
-        )
-        for hook in _DELEGATED:
-            setattr(self, hook, getattr(inner, hook))
+        for name in ("prepare_data_per_node", "allow_zero_length_dataloader_with_multiple_devices", *_DELEGATED):
+            setattr(self, name, getattr(inner, name))
+        self.inner = inner  # last: from here on, names of the inner DataModule belong to it
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Tuner.scale_batch_size writes `batch_size` here and means the inner one's
+        inner = self.__dict__.get("inner")
+        if inner is not None and name in vars(inner) and name not in self.__dict__ and name != "trainer":
+            setattr(inner, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
         # a module may read its own things there: self.trainer.datamodule.n_classes
@@ -102,7 +107,8 @@ class RS2DataModule(LightningDataModule):
 
     @trainer.setter
     def trainer(self, trainer: Any) -> None:
-        self.inner.trainer = trainer
+        if "inner" in self.__dict__:  # not yet while the base class is set up
+            self.inner.trainer = trainer
 
     @override
     def train_dataloader(self) -> Any:
@@ -136,8 +142,7 @@ class RS2DataModule(LightningDataModule):
         self.inner.load_state_dict(state_dict["inner"])
 
 
-def _check_inner(inner: object) -> LightningDataModule:
+def _check_inner(inner: object) -> None:
     if not isinstance(inner, LightningDataModule):
         remedy = "Pass your DataModule, or use rs2_loader for a plain loader."
         raise TypeError(problem("inner", "a lightning.pytorch LightningDataModule", inner, remedy))
-    return inner

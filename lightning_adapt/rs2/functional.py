@@ -6,7 +6,6 @@ Every function here depends on its arguments alone: the sample at position p of 
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import numpy as np
@@ -224,6 +223,6 @@ def weighted_order(weights: Tensor, k: int, seed: int, round_index: int) -> Tens
         Rows in the order drawn. Shape (k,), dtype int64.
     """
     uniform = _uniform(torch.arange(len(weights)), derive_key(seed, round_index, 2))
-    key = -torch.log1p(-uniform) / weights.double()
-    key[weights <= 0] = math.inf
+    # in logarithms: E / w itself would overflow for tiny weights, and tie with the rows of weight 0, whose key is +inf
+    key = torch.log(-torch.log1p(-uniform)) - torch.log(weights.double())
     return torch.topk(key, k, largest=False, sorted=True).indices

@@ -143,6 +143,10 @@ class RS2Sampler(EpochSampler):
 
     def _block(self, epoch: int) -> tuple[int, int]:
         blocks = round(1 / self.ratio)
+        if self.n_rows < blocks:
+            raise ValueError(
+                problem("ratio", f"at least 1/{self.n_rows}, one row a block", self.ratio, "Use a larger ratio.")
+            )
         number = epoch % blocks
         first, end = number * self.n_rows // blocks, (number + 1) * self.n_rows // blocks
         if self.multiple > 1:  # ranks and loaders need equal rounds: all get the smallest block, in whole batches

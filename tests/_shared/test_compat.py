@@ -201,7 +201,7 @@ def test_an_epoch_can_be_made_to_end_with_validation():
 def test_checkpoints_that_miss_validation(tmp_path):
     kinds = [
         one.callbacks.ModelCheckpoint(tmp_path / str(number), every_n_epochs=number, save_on_train_epoch_end=at_end)
-        for number, at_end in ((1, None), (2, None), (3, None), (4, True))
+        for number, at_end in ((1, None), (2, None), (3, None), (4, True), (20, None))
     ]
     trainer = trainer_of(one, *kinds, check_val_every_n_epoch=10, enable_checkpointing=True)
-    assert compat.checkpoints_that_miss_validation(trainer) == [3]
+    assert compat.checkpoints_that_miss_validation(trainer) == [2, 3]

@@ -130,3 +130,24 @@ def test_under_the_trainer_of_pytorch_lightning(name, tmp_path):
     ours = ForeignModule()
     fit(REGISTRY[name].build(0, 8), tmp_path, ours)
     assert module.seen == [row for _, rows in ours.seen for row in rows]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("name", [name for name, entry in REGISTRY.items() if entry.resume != "epoch"])
+def test_a_pass_over_the_train_loader_inside_an_epoch_changes_nothing(name, workers, tmp_path):
+    """A memory bank, BatchNorm statistics: also where the user's loader had no persistent workers and we keep ours."""
+
+    class Peeks(ForeignModule):
+        def on_validation_epoch_start(self) -> None:
+            peeked.append(sum(len(batch[1]) for batch in self.trainer.train_dataloader))
+
+    runs = {}
+    for module_class in (ForeignModule, Peeks):
+        peeked: list[int] = []
+        setup = REGISTRY[name].build(workers, 8)
+        if "train_dataloaders" in setup.data:
+            setup.data["val_dataloaders"] = validation()
+        options = {"check_val_every_n_epoch": None, "val_check_interval": 3}
+        runs[module_class] = fit(setup, tmp_path, module_class(), **options).seen
+    assert peeked == [32] * 5
+    assert runs[Peeks] == runs[ForeignModule]

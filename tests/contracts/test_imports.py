@@ -96,7 +96,7 @@ OWN_OR_DOCUMENTED = {
     "_yielded",
     "_begin",
     "_delivered",
-    "_take_position",
+    "_count",
     "_of_population",
 }
 OVERRIDES = {"_cli_lightning.py"}  # LightningCLI has no public way to change its errors: it overrides two methods

@@ -98,6 +98,12 @@ CASES = {
     "weights of another length": (
         lambda: RS2Sampler(80, mode="independent", weights=[1.0]), V, "`weights`", "shape (80,)", "(1,)", "one number >= 0 per row",
     ),
+    "targets are names": (lambda: RS2Sampler(2, 0.5, targets=["a", "b"]), T, "`targets`", "whole numbers", "'a'", "one class number per row"),
+    "weights are a word": (
+        lambda: RS2Sampler(4, 0.5, mode="independent", weights="abcd"), T, "`weights`", "numbers", "'abcd'", "one number >= 0 per row",
+    ),
+    "more blocks than rows": (lambda: RS2Sampler(3, 0.2, boundary="partition", num_replicas=1, rank=0), V, "`ratio`", "at least 1/3", "0.2", "Use a larger ratio"),
+    "a sampler of a sampler": (lambda: RS2Sampler(RS2Sampler(80)), V, "`data_source`", "anything but an RS2Sampler", "RS2Sampler", "Multiply the two ratios"),
     "negative weight": (
         lambda: RS2Sampler(2, 0.5, mode="independent", weights=[1, -3]), V, "`weights`", "finite and >= 0", "-3", "one number >= 0",
     ),

@@ -155,3 +155,30 @@ def test_on_conflict_warn_leaves_early_stopping_alone():
         trainer.fit(Module(), weighted, row_loader(8, shuffle=False))
     assert early._check_on_train_epoch_end is True
     assert trainer.current_epoch == 3
+
+
+@pytest.mark.parametrize("max_steps", [13, 24])
+def test_a_last_round_that_is_cut_short_still_leaves_a_checkpoint(max_steps, tmp_path):
+    trainer = small_trainer(
+        RS2Callback(0.125), ModelCheckpoint(tmp_path), max_epochs=-1, max_steps=max_steps, enable_checkpointing=True
+    )
+    module = Module()
+    trainer.fit(module, row_loader(160), row_loader(8, shuffle=False))
+    assert module.validated_after == [max_steps // 5 - 1]  # the last round that was run to its end
+    assert [path.stem.split("step=")[1] for path in tmp_path.glob("*.ckpt")] == [str(max_steps)]
+
+
+def test_a_round_resumed_in_its_middle_validates_when_the_whole_run_does(tmp_path):
+    def run(ckpt=None):
+        saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+        trainer, module = (
+            small_trainer(RS2Callback(0.125), saver, max_epochs=-1, max_steps=12, enable_checkpointing=True),
+            Module(),
+        )
+        module.rounds.append([])  # no on_train_epoch_start in a round that goes on
+        trainer.fit(module, row_loader(160), row_loader(8, shuffle=False), ckpt_path=ckpt)
+        return module.validated_after
+
+    assert run() == [1]
+    assert run(tmp_path / "step=8.ckpt") == [1]
+    assert run(tmp_path / "step=11.ckpt") == []

@@ -166,3 +166,13 @@ def test_one_of_several_loaders_stratified_in_another_mode():
 def test_arguments_are_checked_when_it_is_made(options, words):
     with pytest.raises((ValueError, TypeError), match=words):
         RS2DataModule(TrainData(), 0.25, **options)
+
+
+def test_writing_an_attribute_of_the_inner_one_reaches_it():
+    inner = TrainData()
+    inner.batch_size, inner.seed = 4, 77
+    outer = RS2DataModule(inner, 0.25, seed=3)
+    outer.batch_size = 8  # as Tuner.scale_batch_size does
+    assert (inner.batch_size, outer.batch_size) == (8, 8)
+    outer.seed = 5
+    assert (outer.seed, inner.seed) == (5, 77)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import itertools
 
 import pytest
 import torch
@@ -243,3 +245,34 @@ def test_mode_and_seed_reach_the_sampler(mode):
 def test_a_random_sampler_that_means_more_than_shuffling_is_refused(options):
     with pytest.raises(LoaderConflictError, match="train loader"):
         rs2_loader(row_loader(sampler=RandomSampler(Rows(80), **options)), 0.5)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("taken", [2, None], ids=["partly", "wholly"])
+def test_a_second_pass_over_the_loader_leaves_the_first_alone(workers, taken):
+    whole = rows_of(rs2_loader(row_loader(), 0.25))
+    rounds = rs2_loader(row_loader(num_workers=workers), 0.25)
+    outer = iter(rounds)
+    seen = [next(outer), next(outer)]
+    inner = list(itertools.islice(iter(rounds), taken))
+    assert rows_of(inner) == whole[:taken]
+    assert rounds.state_dict()["batches"] == 2
+    seen += outer
+    assert rows_of(seen) == whole
+
+
+def test_the_restored_position_belongs_to_the_first_iterator():
+    rounds = rs2_loader(row_loader(), 0.25)
+    running = iter(rounds)
+    seen = [next(running), next(running)]
+    again = rs2_loader(row_loader(), 0.25)
+    again.load_state_dict(rounds.state_dict())
+    rest, other = iter(again), iter(again)
+    assert rows_of(other) == rows_of(rs2_loader(row_loader(), 0.25))
+    assert rows_of([*seen, *rest]) == rows_of(rs2_loader(row_loader(), 0.25))
+
+
+def test_a_used_loader_with_workers_can_be_copied():
+    rounds = rs2_loader(row_loader(num_workers=2), 0.25)
+    first = rows_of(rounds)
+    assert rows_of(copy.deepcopy(rounds)) == first

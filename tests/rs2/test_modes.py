@@ -188,3 +188,14 @@ def test_the_wrap_around_of_the_official_code_is_absent():
     sampler = RS2Sampler(n, ratio)
     ours = torch.bincount(torch.cat([sampler.epoch_rows(t) for t in range(rounds)]), minlength=n)
     assert ours.unique().tolist() == [60]
+
+
+@pytest.mark.parametrize("tiny", [5e-324, 1e-310])
+def test_tiny_weights_still_come_before_weights_of_zero(tiny):
+    for seed in range(20):
+        sampler = RS2Sampler(10, 0.3, mode="independent", weights=[tiny] * 3 + [0.0] * 7, seed=seed)
+        assert sorted(sampler) == [0, 1, 2]
+
+
+def test_numpy_numbers_are_numbers():
+    assert list(RS2Sampler(np.int64(40), np.float32(0.25))) == list(RS2Sampler(40, 0.25))
