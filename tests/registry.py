@@ -30,7 +30,6 @@ class Entry:
             (not after `estimated_stepping_batches`, #20550); "epoch": at the end of an epoch without workers (#21938).
         disabled: Setups that must train bit-equal to `plain`, by name.
         state: Makes a fresh object whose saved state is kept in tests/fixtures.
-        config: Class path and arguments of the shortest YAML, for classes that the CLI can build.
     """
 
     build: Callable[[int, int], Setup]

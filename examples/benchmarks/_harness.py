@@ -22,6 +22,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from lightning_adapt._shared import figures
+from lightning_adapt._shared.files import whole_file
+
 Run = dict[str, Any]  # the plain values that one run of one method gave
 Measure = Callable[[str, int], Run]
 
@@ -145,10 +148,8 @@ class Study:
         """Keep a run, on disk as well."""
         self._runs.setdefault(method, {})[seed] = {"seed": seed, **run}
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self.path.with_suffix(".partial")
-            partial.write_text(json.dumps(self.as_dict(), indent=1))
-            partial.replace(self.path)  # atomic: whoever stops here leaves the old file or the new one
+            with whole_file(self.path) as unfinished:  # whoever stops here leaves the old file or the new one
+                unfinished.write_text(json.dumps(self.as_dict(), indent=1))
 
     @property
     def methods(self) -> list[str]:
@@ -294,6 +295,6 @@ def save_figure(draw: Callable[[], Any], options: Options) -> None:
     """Draw the figure beside the result file, where there is one and matplotlib is installed."""
     try:
         if options.out is not None:
-            draw().savefig(options.out.with_suffix(".png"), dpi=130)
+            figures.save_figure(draw(), options.out.with_suffix(".png"))
     except ModuleNotFoundError as missing:
         console.print(f"No figure: {missing}", markup=False)

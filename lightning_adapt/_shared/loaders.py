@@ -161,17 +161,17 @@ def replace_loader(
         new = build(entries)
         return with_iterables(loaders, new) if is_combined_loader(loaders) else new
     chosen = _chosen(entries, key, method)
-    old = entries[chosen]
-    new = build(old)
-    if not may_cycle:
-        _check_not_cycled(loaders, entries, chosen, new, method)
+    new = build(entries[chosen])
     if isinstance(entries, Mapping):
         replaced: Any = {name: new if name == chosen else entry for name, entry in entries.items()}
     else:
         replaced = [new if place == chosen else entry for place, entry in enumerate(entries)]
         if isinstance(entries, tuple):
             replaced = type(entries)(*replaced) if hasattr(entries, "_fields") else tuple(replaced)
-    return with_iterables(loaders, replaced) if is_combined_loader(loaders) else replaced
+    result = with_iterables(loaders, replaced) if is_combined_loader(loaders) else replaced
+    if not may_cycle:
+        check_not_cycled(result, chosen, method)
+    return result
 
 
 def _chosen(entries: Mapping[Any, Any] | Sequence[Any], key: str | int | None, method: str) -> Any:
@@ -199,20 +199,18 @@ def check_not_cycled(loaders: Any, key: str | int | None, method: str) -> None:
         LoaderConflictError: If it runs beside a longer one in mode "max_size_cycle".
     """
     entries = loaders.iterables if is_combined_loader(loaders) else loaders
-    if isinstance(entries, (Mapping, list, tuple)):
-        chosen = _chosen(entries, key, method)
-        _check_not_cycled(loaders, entries, chosen, entries[chosen], method)
-
-
-def _check_not_cycled(loaders: Any, entries: Any, chosen: Any, new: Any, method: str) -> None:
+    if not isinstance(entries, (Mapping, list, tuple)) or combined_loader_mode(loaders) != "max_size_cycle":
+        return
+    chosen = _chosen(entries, key, method)
     items = entries.items() if isinstance(entries, Mapping) else enumerate(entries)
     others = [_length(entry) for name, entry in items if name != chosen]
     lengths = [length for length in others if length is not None]
-    if combined_loader_mode(loaders) == "max_size_cycle" and lengths and max(lengths) > len(new):
+    batches = len(entries[chosen])
+    if lengths and max(lengths) > batches:
         conflict(
             method,
             "a sampled loader that is not started again inside an epoch",
-            f"{len(new)} batches a round beside a loader of {max(lengths)} in mode 'max_size_cycle'",
+            f"{batches} batches a round beside a loader of {max(lengths)} in mode 'max_size_cycle'",
             "wrap the loaders in CombinedLoader(..., mode='min_size'), or raise the ratio",
         )
 

@@ -54,8 +54,8 @@ class RS2Callback(Callback):
         validate: "pass": validate once per pass over the data, that is every round(1/ratio) rounds times
             `check_val_every_n_epoch`, and in the last round, as far as `max_epochs` or `max_steps` tells which that is
             (with `max_time`, use "round"); "round": as the Trainer says; a number: every so many rounds, and in the
-            last. ReduceLROnPlateau and EarlyStopping follow, ModelCheckpoint saves after
-            validation; to keep `EarlyStopping(check_on_train_epoch_end=True)`, use "round".
+            last. ReduceLROnPlateau and EarlyStopping follow, ModelCheckpoint saves after validation; to keep
+            `EarlyStopping(check_on_train_epoch_end=True)`, use "round".
         on_conflict: "raise" when the loader cannot be sampled; "warn" to train on it unchanged.
         seed: Seed of the sample order, the same on all ranks.
         enabled: False to switch the callback off.

@@ -6,9 +6,7 @@ import pytest
 import torch
 
 from lightning_adapt._shared.collectives import from_rank_zero, gather_rows
-from tests.rs2.parts import LIGHTNING_WARNINGS, Module, row_loader, small_trainer
-
-pytestmark = [*LIGHTNING_WARNINGS, pytest.mark.filterwarnings("ignore:.*fork")]
+from tests.rs2.parts import Module, row_loader, small_trainer
 
 
 def expected_rows(lengths, dtype, width):

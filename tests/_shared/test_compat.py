@@ -12,9 +12,8 @@ from torch.utils.data import DataLoader
 
 from lightning_adapt import RS2Callback
 from lightning_adapt._shared import compat
-from tests.rs2.parts import LIGHTNING_WARNINGS, Module, row_loader
+from tests.rs2.parts import Module, row_loader
 
-pytestmark = LIGHTNING_WARNINGS
 PACKAGES = pytest.mark.parametrize("package", [one, two], ids=["lightning", "pytorch_lightning"])
 
 

@@ -15,7 +15,6 @@ from lightning_adapt._shared.figures import log_figure, save_figure
 from tests.rs2.parts import small_trainer
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard"),
 ]
 

@@ -12,8 +12,6 @@ import torch
 EXAMPLES = Path(__file__).parents[2] / "examples"
 MODULES = ("_harness", "_rs2_training", "rs2_time_to_accuracy", "rs2_overhead")
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*")
-
 
 @pytest.fixture
 def scripts(monkeypatch):
@@ -170,7 +168,6 @@ def test_summary_leaves_out_the_first_rounds(scripts):
     assert summary == pytest.approx({"milliseconds": 1000.0, "between turnovers": 750.0, "turnover": 500.0})
 
 
-@pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
 def test_the_script_runs_and_rs2_makes_a_tenth_of_the_steps(capsys):
     threads = torch.get_num_threads()
     try:

@@ -16,13 +16,7 @@ from lightning.pytorch.cli import LightningCLI
 import lightning_adapt
 from lightning_adapt import cli
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:No seed found:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*is smaller than the logging interval:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:DeprecationWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:No seed found:UserWarning")
 
 CONFIGS = Path(lightning_adapt.__file__).parents[1] / "configs"
 DEMOS = sorted(CONFIGS.glob("*/demo.yaml"))

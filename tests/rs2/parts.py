@@ -6,20 +6,10 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
-import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
-
-# what Lightning says about tiny CPU runs, whatever the callback
-LIGHTNING_WARNINGS = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*smaller than the logging interval"),
-    pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec"),
-    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
-    pytest.mark.filterwarnings("ignore:.*is_distributed_initialized"),
-]
 
 
 class Rows(Dataset):

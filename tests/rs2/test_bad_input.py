@@ -19,9 +19,7 @@ from lightning_adapt import RS2Callback, RS2DataModule, RS2Sampler, rs2_loader
 from lightning_adapt._shared.batch_sampler import EpochBatchSampler
 from lightning_adapt._shared.row_sampler import RowSampler
 from lightning_adapt.rs2.functional import expected_coverage, permute, round_size
-from tests.rs2.parts import LIGHTNING_WARNINGS, Module, Rows, row_loader, small_trainer
-
-pytestmark = LIGHTNING_WARNINGS
+from tests.rs2.parts import Module, Rows, row_loader, small_trainer
 
 
 class Stream(IterableDataset):

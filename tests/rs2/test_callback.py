@@ -11,9 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_adapt import RS2Callback, RS2Sampler
-from tests.rs2.parts import LIGHTNING_WARNINGS, Module, Rows, TrainOnly, flat, row_loader, small_trainer
-
-pytestmark = LIGHTNING_WARNINGS
+from tests.rs2.parts import Module, Rows, TrainOnly, flat, row_loader, small_trainer
 
 
 class Data(LightningDataModule):

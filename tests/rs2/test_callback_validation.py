@@ -8,9 +8,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch.utils.data import WeightedRandomSampler
 
 from lightning_adapt import RS2Callback
-from tests.rs2.parts import LIGHTNING_WARNINGS, Module, TrainOnly, row_loader, small_trainer
-
-pytestmark = LIGHTNING_WARNINGS
+from tests.rs2.parts import Module, TrainOnly, row_loader, small_trainer
 
 
 def fit(*callbacks, module=None, max_epochs=9, **options):

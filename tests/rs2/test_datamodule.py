@@ -8,9 +8,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_adapt import RS2DataModule, RS2Sampler
-from tests.rs2.parts import LIGHTNING_WARNINGS, Module, row_loader, small_trainer
-
-pytestmark = LIGHTNING_WARNINGS
+from tests.rs2.parts import Module, row_loader, small_trainer
 
 
 class TrainData(LightningDataModule):
