@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time the names are im
     from lightning_adapt.rs2.datamodule import RS2DataModule as RS2DataModule
     from lightning_adapt.rs2.loader import rs2_loader as rs2_loader
     from lightning_adapt.rs2.sampler import RS2Sampler as RS2Sampler
+    from lightning_adapt.rs2.time_to_accuracy import TimeToAccuracy as TimeToAccuracy
 
 __version__ = "0.1.0"
 

@@ -68,8 +68,10 @@ class ForeignModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
-        steps = int(self.trainer.estimated_stepping_batches) if self.estimate_steps else 50
-        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=steps)
+        schedule: Any = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.97)
+        if self.estimate_steps:
+            steps = int(self.trainer.estimated_stepping_batches)
+            schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=steps)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def on_train_end(self) -> None:

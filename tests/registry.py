@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from lightning_adapt import RS2Callback, RS2DataModule, RS2Sampler, rs2_loader
+from lightning_adapt import RS2Callback, RS2DataModule, RS2Sampler, TimeToAccuracy, rs2_loader
 from tests.foreign import ForeignData, loader, numbered_rows
 
 
@@ -47,6 +47,12 @@ def _rs2_callback(workers: int = 0, batch_size: int = 8, **options: Any) -> Setu
     return Setup({"train_dataloaders": loader(workers, batch_size)}, [RS2Callback(**{"ratio": 0.3, **options})])
 
 
+def _timed_rs2_callback(workers: int = 0, batch_size: int = 8) -> Setup:
+    setup = _rs2_callback(workers, batch_size)
+    setup.callbacks.append(TimeToAccuracy("train_loss", 0.1, "min"))
+    return setup
+
+
 REGISTRY: dict[str, Entry] = {
     "RS2Callback": Entry(
         build=_rs2_callback,
@@ -80,5 +86,10 @@ REGISTRY: dict[str, Entry] = {
         ),
         resume="epoch",
         state=lambda: RS2Sampler(100, 0.3),
+    ),
+    "TimeToAccuracy": Entry(  # changes nothing itself, so it is looked at beside what does
+        build=_timed_rs2_callback,
+        resume="exact",
+        state=lambda: TimeToAccuracy("train_loss", 0.1, "min"),
     ),
 }

@@ -7,6 +7,7 @@ EXPORTS = {
     "RS2Callback": "callback",
     "RS2DataModule": "datamodule",
     "RS2Sampler": "sampler",
+    "TimeToAccuracy": "time_to_accuracy",
     "rs2_loader": "loader",
 }
 
