@@ -57,9 +57,12 @@ class Options:
         return "quick" if self.quick else "full"
 
 
-def read_options(description: str, full_seeds: int, quick_seeds: int, argv: Sequence[str] | None = None) -> Options:
-    """Read the command line; `argv` None means that of the process."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+def read_options(
+    description: str, full_seeds: int, quick_seeds: int, argv: Sequence[str] | None = None, parents: Sequence[Any] = ()
+) -> Options:
+    """Read the command line; `argv` None means that of the process, `parents` bring options of one benchmark."""
+    shown = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=shown, parents=parents)
     parser.add_argument("--quick", action="store_true", help="fewer seeds, steps and rows, and looser thresholds")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a claim fails")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="result file; a rerun continues it")
@@ -83,10 +86,8 @@ def hardware(device: str) -> str:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0] if names else model
+        lines = info.read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
     gpu = f", {torch.cuda.get_device_name()}" if device == "cuda" else ""
     return f"{model}, {os.cpu_count()} cores{gpu}; device {device}"
 
@@ -216,9 +217,8 @@ def run_missing(study: Study, methods: Sequence[str], seeds: Sequence[int], meas
                 started = time.perf_counter()
                 study.add(method, seed, measure(method, seed))
                 value, took = study.runs(method)[-1], time.perf_counter() - started
-                console.print(
-                    f"seed {seed}  {method}: {study.metric} {value[study.metric]:.2f}  [{took:.0f} s]", markup=False
-                )
+                text = f"seed {seed}  {method}: {study.metric} {value[study.metric]:.2f}  [{took:.0f} s]"
+                console.print(text, markup=False)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -270,6 +270,17 @@ def now(device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def spent(device: str) -> float:
+    """Return the seconds of work so far, whatever else the machine does meanwhile.
+
+    On the CPU with one thread the processor time of this process, which is what a clock shows on an idle machine;
+    otherwise the clock, as `now`. Work of other processes (workers) is not in it.
+    """
+    if device == "cpu" and torch.get_num_threads() == 1:
+        return time.process_time()
+    return now(device)
 
 
 @contextmanager

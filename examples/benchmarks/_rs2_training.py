@@ -3,43 +3,73 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from _harness import Options, Run, now
+from _harness import Options, Run, spent
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lightning_adapt._shared.datasets import fashion_mnist
-from lightning_adapt._shared.demo_parts import small_cnn
+from lightning_adapt._shared.demo_parts import small_cnn, small_resnet
 from lightning_adapt._shared.demo_training import CountedRows, as_is, quiet_trainer
 from lightning_adapt._shared.forward import evaluating
 
-WIDTH, PEAK_RATE = 16, 0.1
+WIDTHS = {"cnn": 16, "resnet": 8}
+PEAK_RATE = 0.1
 
 
-def load(split: str) -> CountedRows:
-    """Return a split of Fashion-MNIST, standardised with the mean and sd of its training pixels."""
-    images, targets = fashion_mnist(split).tensors
-    return CountedRows((images - 0.286) / 0.353, targets)
+class NumberedRows(CountedRows):
+    """Counted rows whose batches also carry row numbers and loss weights: (images, labels, rows, weights).
+
+    Args:
+        images: Shape (N, C, S, S).
+        labels: Shape (N,), dtype int64.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        super().__init__(images, labels)
+        self.weights = torch.ones(len(labels))
+
+    def __getitems__(self, rows: list[int]) -> tuple[Tensor, ...]:  # type: ignore[override]
+        numbers = torch.tensor(rows)
+        return *super().__getitems__(rows), numbers, self.weights[numbers]
+
+
+def network(name: str, images: Tensor) -> nn.Sequential:
+    """Return a fresh network for images of that shape; its last module is the linear layer."""
+    if name == "resnet":
+        return small_resnet(width=WIDTHS[name], channels=images.shape[1])
+    return small_cnn(image_size=images.shape[-1], width=WIDTHS[name])
 
 
 class Classifier(LightningModule):
-    """A small CNN, Nesterov SGD, a cosine with 10 % warm-up per step; `horizon` None means the run's own length."""
+    """A small network, Nesterov SGD, a cosine with 10 % warm-up per step.
 
-    def __init__(self, horizon: int | None = None) -> None:
+    Args:
+        horizon: Steps of the schedule; None: the run's own length.
+        net: The network; None: the small CNN for Fashion-MNIST.
+    """
+
+    def __init__(self, horizon: int | None = None, net: nn.Sequential | None = None) -> None:
         super().__init__()
         self.horizon = horizon
-        self.net = small_cnn(image_size=28, width=WIDTH)
+        self.net = small_cnn(image_size=28, width=WIDTHS["cnn"]) if net is None else net
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:  # noqa: ARG002
-        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+    def training_step(self, batch: Any, batch_idx: int) -> Any:  # noqa: ARG002
+        """Return the mean loss; with numbered rows also what the callback of a row needs to know of each sample."""
+        images, targets, *numbered = batch
+        logits = self(images)
+        if not numbered:
+            return nn.functional.cross_entropy(logits, targets)
+        losses = nn.functional.cross_entropy(logits, targets, reduction="none")
+        _, weights = numbered
+        return {"loss": (losses * weights).mean(), "losses": losses.detach(), "logits": logits.detach()}
 
     def configure_optimizers(self) -> Any:
         steps = self.horizon or int(self.trainer.estimated_stepping_batches)
@@ -55,10 +85,32 @@ class Classifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def predict(module: LightningModule, images: Tensor) -> Tensor:
-    """Return class probabilities on the CPU, shape (N, 10); the module comes back as it was."""
+class Outputs(NamedTuple):
+    """What a network says about rows, on the CPU.
+
+    Attributes:
+        features: Input of the last linear layer, shape (N, D).
+        probabilities: Shape (N, classes).
+        targets: Shape (N,).
+    """
+
+    features: Tensor
+    probabilities: Tensor
+    targets: Tensor
+
+
+def predict(module: LightningModule, rows: CountedRows) -> Outputs:
+    """Return what a module says about rows; it comes back as it was."""
+    *body, head = module.net
+    features, probabilities = [], []
     with evaluating(module):
-        return torch.cat([module(part.to(module.device)).softmax(1).cpu() for part in images.split(1000)])
+        for part in rows.images.split(1000):
+            hidden = part.to(module.device)
+            for layer in body:
+                hidden = layer(hidden)
+            features.append(hidden.cpu())
+            probabilities.append(head(hidden).softmax(1).cpu())
+    return Outputs(torch.cat(features), torch.cat(probabilities), rows.labels)
 
 
 class Curve(Callback):
@@ -68,17 +120,17 @@ class Curve(Callback):
         self.every, self.test, self.device = max(every, 1), test, device
         self.points: list[tuple[int, float, float]] = []  # steps, seconds, per cent
         self.evaluating = 0.0
-        self.began = now(device)
+        self.began = spent(device)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if trainer.global_step % self.every == 0:
             self.evaluate(trainer.global_step, pl_module)
 
     def evaluate(self, step: int, module: LightningModule) -> None:
-        paused = now(self.device)
-        right = (predict(module, self.test.images).argmax(1) == self.test.labels).float().mean().item()
+        paused = spent(self.device)
+        right = (predict(module, self.test).probabilities.argmax(1) == self.test.labels).float().mean().item()
         self.points.append((step, paused - self.began - self.evaluating, 100 * right))
-        self.evaluating += now(self.device) - paused
+        self.evaluating += spent(self.device) - paused
 
 
 @dataclass
@@ -92,6 +144,8 @@ class Plan:
         callbacks: The method.
         selecting: Seconds that choosing the data took.
         finer: Times as many points of the curve as the bench says.
+        sampler: Gives the row numbers of each epoch; None: a shuffle of all.
+        inside: Returns the seconds of selecting that passed inside of `fit`.
     """
 
     data: CountedRows
@@ -100,6 +154,8 @@ class Plan:
     callbacks: list[Callback] = field(default_factory=list)
     selecting: float = 0.0
     finer: int = 1
+    sampler: Iterable[int] | None = None
+    inside: Callable[[], float] = lambda: 0.0
 
 
 class Bench:
@@ -113,6 +169,7 @@ class Bench:
         rounds: Rounds, and epochs of the full run.
         points: Points of the accuracy curve.
         options: The command line.
+        net: "cnn" or "resnet".
     """
 
     def __init__(
@@ -125,9 +182,10 @@ class Bench:
         rounds: int,
         points: int,
         options: Options,
+        net: str = "cnn",
     ) -> None:
         self.train, self.test, self.ratio, self.batch, self.rounds = train, test, ratio, batch, rounds
-        self.points = points
+        self.points, self.net = points, net
         self.device = options.device
         self.kept = int(ratio * len(train)) // batch * batch  # a round of RS2, in whole batches
         self.steps = self.kept // batch * rounds
@@ -136,9 +194,12 @@ class Bench:
     def fit(self, seed: int, plan: Plan, steps: int, *observers: Callback) -> LightningModule:
         """Train one row from the seed's initial weights and check that it made the steps it should."""
         torch.manual_seed(seed)
-        module = Classifier(plan.horizon)
+        module = Classifier(plan.horizon, network(self.net, self.train.images))
         order = torch.Generator().manual_seed(seed)
-        loader = DataLoader(plan.data, self.batch, shuffle=True, collate_fn=as_is, generator=order)
+        shuffle = plan.sampler is None
+        loader = DataLoader(
+            plan.data, self.batch, shuffle=shuffle, sampler=plan.sampler, collate_fn=as_is, generator=order
+        )
         accelerator = "gpu" if self.device == "cuda" else "cpu"
         trainer = quiet_trainer([*plan.callbacks, *observers], accelerator=accelerator, **plan.trainer)
         trainer.fit(module, loader)
@@ -153,13 +214,14 @@ class Bench:
         module = self.fit(seed, plan, steps, curve)
         if not curve.points or curve.points[-1][0] != steps:
             curve.evaluate(steps, module)
-        _, training, accuracy = curve.points[-1]
+        _, fitting, accuracy = curve.points[-1]
+        inside = plan.inside()
         return {
             "accuracy": accuracy,
             "steps": steps,
-            "training seconds": training,
-            "selecting seconds": plan.selecting,
-            "seconds": training + plan.selecting,
+            "training seconds": fitting - inside,
+            "selecting seconds": plan.selecting + inside,
+            "seconds": fitting + plan.selecting,
             "evaluating seconds": curve.evaluating,
             "share of data seen": int(plan.data.seen.sum()) / len(self.train),
             "curve": [(step, seconds + plan.selecting, percent) for step, seconds, percent in curve.points],
@@ -169,12 +231,3 @@ class Bench:
         """Return the plan that trains on fixed rows in every round."""
         data = CountedRows(self.train.images[rows], self.train.labels[rows])
         return Plan(data, {"max_epochs": self.rounds}, selecting=selecting)
-
-    def scored(self, seed: int, score: Callable[[Tensor, Tensor], Tensor], nets: int) -> Plan:
-        """Return the plan that keeps the rows with the highest mean score of nets trained for one epoch on all."""
-        began, total = now(self.device), torch.zeros(len(self.train))
-        for net in range(nets):
-            module = self.fit(1000 + 10 * seed + net, Plan(self.train, {"max_epochs": 1}), self.epoch_steps)
-            total += score(predict(module, self.train.images), self.train.labels)
-        rows = total.argsort(descending=True)[: self.kept]
-        return self.subset(rows, now(self.device) - began)
