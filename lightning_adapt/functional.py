@@ -3,6 +3,8 @@
 from lightning_adapt.rs2.functional import (
     bootstrap_rows,
     expected_coverage,
+    loss_weights,
+    most_owed,
     permute,
     round_size,
     stratified_order,
@@ -12,6 +14,8 @@ from lightning_adapt.rs2.functional import (
 __all__ = [
     "bootstrap_rows",
     "expected_coverage",
+    "loss_weights",
+    "most_owed",
     "permute",
     "round_size",
     "stratified_order",

@@ -152,3 +152,49 @@ def check_loader_key(loader: Any) -> str | int | None:
     raise TypeError(
         problem("loader", "a dict key, a position or None", loader, "Name one of your train loaders, or leave it out.")
     )
+
+
+def check_share(argument: str, value: Any, remedy: str) -> float:
+    """Check a share in [0, 1].
+
+    Args:
+        argument: Name of the argument.
+        value: What the user passed.
+        remedy: What the user should do instead.
+
+    Returns:
+        The value as a float.
+
+    Raises:
+        TypeError: If the value is no real number.
+        ValueError: If it is outside [0, 1] or not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(problem(argument, "a number in [0, 1]", value, remedy))
+    number = float(value)
+    if not 0 <= number <= 1:
+        raise ValueError(problem(argument, "a number in [0, 1]", value, remedy))
+    return number
+
+
+def check_positive(argument: str, value: Any, remedy: str) -> float:
+    """Check a finite number above 0.
+
+    Args:
+        argument: Name of the argument.
+        value: What the user passed.
+        remedy: What the user should do instead.
+
+    Returns:
+        The value as a float.
+
+    Raises:
+        TypeError: If the value is no real number.
+        ValueError: If it is not above 0, or not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(problem(argument, "a number > 0", value, remedy))
+    number = float(value)
+    if not math.isfinite(number) or number <= 0:
+        raise ValueError(problem(argument, "a number > 0", value, remedy))
+    return number

@@ -57,3 +57,17 @@ def derive_key(seed: int, *parts: int) -> int:
 def generator(seed: int, *parts: int) -> torch.Generator:
     """Return a CPU generator for (seed, parts...); the global generators stay untouched."""
     return torch.Generator().manual_seed(derive_key(seed, *parts) >> 1)  # manual_seed takes signed 64 bits
+
+
+def uniform(positions: torch.Tensor, key: int) -> torch.Tensor:
+    """Return numbers in [0, 1) that depend on position and key alone.
+
+    Args:
+        positions: Whole numbers >= 0. Any shape, dtype int64.
+        key: A key.
+
+    Returns:
+        The numbers, same shape, dtype float64.
+    """
+    hashed = mix_array(positions.reshape(-1).numpy().astype(np.uint64), key)
+    return torch.from_numpy((hashed >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(positions.shape)

@@ -73,7 +73,9 @@ class ResumableLoader(DataLoader[Any]):
             self._delivered = iterator.delivered
 
     def state_dict(self) -> dict[str, Any]:
-        """Return a plain state: the epoch, the batches used in it, and what they depend on."""
+        """Return a plain state: the epoch, the batches used in it, and what they depend on; not who else keeps it."""
+        if self._position is not None:
+            return {"version": STATE_VERSION}
         sampler: EpochSampler = self.sampler  # type: ignore[assignment]
         batches = self._delivered if self._counted_epoch == sampler.epoch else 0
         done = batches >= len(self)

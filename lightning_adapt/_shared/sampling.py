@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data.distributed import DistributedSampler
 
 from lightning_adapt._shared.checks import check_integer, problem
+from lightning_adapt._shared.per_row import digest
 from lightning_adapt._shared.state import read_version
 
 STATE_VERSION = 1
@@ -60,6 +61,7 @@ class EpochSampler(DistributedSampler[Any]):
         self._n_source = _source_length(data_source)
         self.seed = check_integer("seed", seed, "Pass any whole number that is not negative.", maximum=2**63 - 1)
         self._num_replicas, self._rank = _check_ranks(num_replicas, rank)
+        self._digested: tuple[int, str | None] | None = None  # version and digest of the inner sampler's rows
         self.epoch = 0
         self._start = 0  # samples of this rank to skip in the next iteration
         self._yielded = 0  # samples of this rank handed out in the running iteration, skipped ones included
@@ -94,6 +96,24 @@ class EpochSampler(DistributedSampler[Any]):
     def rows(self) -> Tensor | None:
         """Return the data set rows this sampler chooses from, int64 of shape (N,); None means all of 0..N-1."""
         return self.inner.rows() if self.inner is not None else None
+
+    def _rows_digest(self) -> str | None:
+        """Return a digest of the inner sampler's rows; None without an inner sampler that restricts them."""
+        if self._digested is None or self._digested[0] != self.version:
+            self._digested = (self.version, digest(self.rows()))
+        return self._digested[1]
+
+    def _rows_described(self) -> tuple[int, bool]:
+        """Return how many rows `targets` and `weights` must describe, and whether exactly that many."""
+        rows = self.rows()
+        return (self.n_rows, True) if rows is None else (int(rows.max()) + 1, False)
+
+    def _of_population(self, values: Tensor | None) -> Tensor:
+        """Return what is given per row of the data set for the rows to draw from."""
+        if values is None:
+            raise RuntimeError("This draw needs targets or weights that the sampler was not given.")
+        rows = self.rows()
+        return values if rows is None else values[rows]
 
     # -- ranks ----------------------------------------------------------------------------------------------------
     @property
@@ -156,7 +176,25 @@ class EpochSampler(DistributedSampler[Any]):
 
     def epoch_rows(self, epoch: int) -> Tensor:
         """Return the data set rows of a whole epoch, all ranks together, in order; int64 of shape (epoch_size,)."""
-        return self._source_rows(self.draw(epoch, torch.arange(self.epoch_size(epoch))))
+        size = self.epoch_size(epoch)
+        rows = torch.empty(size, dtype=torch.int64)
+        for first in range(0, size, 4 * _CHUNK):  # in parts: a draw needs memory for several numbers per position
+            positions = torch.arange(first, min(first + 4 * _CHUNK, size))
+            rows[first : first + 4 * _CHUNK] = self._source_rows(self.draw(epoch, positions))
+        return rows
+
+    def rank_rows(self, first: int, count: int) -> Tensor:
+        """Return the data set rows that this rank draws in the running epoch, from its sample `first` on.
+
+        Args:
+            first: Samples of this rank before them.
+            count: How many; fewer come at the end of the epoch.
+
+        Returns:
+            Rows of the data set. Shape (<= count,), dtype int64.
+        """
+        end = min(first + count, len(self))
+        return self._source_rows(self.draw(self.epoch, torch.arange(first, end) * self.num_replicas + self.rank))
 
     # -- resume ---------------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:

@@ -167,6 +167,7 @@ class _Finding:
     now: int
     without: int
     end: End | None  # None: it may be wrong, but nobody can tell
+    meant_steps: bool = False  # it is stepped by epoch, but its length is the run's in steps
 
     @property
     def old(self) -> int:
@@ -191,7 +192,8 @@ def _examine(config: Any, run: RunLength, usual: RunLength) -> _Finding | None:
     found = kinds.ends(scheduler, now, without) if length is None else [End(length, "exact")]
     for end in found:
         if _is_wrong(end, now, without, slack, slack_without):
-            return _Finding(scheduler, unit, now, without, end)
+            meant_steps = config.interval == "epoch" and _counts_steps(end, run, usual, epochs)
+            return _Finding(scheduler, unit, now, without, end, meant_steps)
     if kinds.foreign(scheduler) and abs(without - now) > slack and not _is_tuner(scheduler):
         return _Finding(scheduler, unit, now, without, None)
     return None
@@ -209,6 +211,11 @@ def _is_wrong(end: End, now: int, without: int, slack: float, slack_without: flo
     return now <= end.step < without and without - now > slack
 
 
+def _counts_steps(end: End, run: RunLength, usual: RunLength, epochs: int) -> bool:
+    lengths = [length.optimizer_steps for length in (run, usual)]
+    return any(steps and abs(end.near(steps) - steps) <= tolerance(steps, "step", epochs) for steps in lengths)
+
+
 def _is_tuner(scheduler: Any) -> bool:
     return ".tuner." in type(scheduler).__module__  # the Trainer's own search for a learning rate
 
@@ -217,6 +224,8 @@ def _settle(finding: _Finding, action: str) -> str | None:
     """Rescale if asked to; return what there is left to say."""
     if action != "rescale":
         return None if finding.end is None else _describe(finding)
+    if finding.meant_steps:  # rescaled, it would come down once per epoch, which nobody meant
+        return _describe(finding)
     foreign = kinds.foreign(finding.scheduler)
     if foreign:
         return f"{', '.join(foreign)} cannot be rescaled, because its shape is not known. {_describe(finding)}".strip()
@@ -234,6 +243,8 @@ def _describe(finding: _Finding) -> str:
         return f"The run has {now} {finding.unit} instead of {finding.without}."
     verb = "changes the learning rate" if end.rule == "change" else "ends"
     text = f"{name} {verb} after {end.step} {finding.unit}, but the run has {now}"
+    if finding.meant_steps:
+        return f'{text}. It seems to count steps: return it as {{"scheduler": ..., "interval": "step"}}.'
     if end.raises and end.step < now:
         return f"{text}: it will raise an error."
     actual, meant = kinds.learning_rate(scheduler, now), kinds.learning_rate(scheduler, finding.old)
@@ -251,8 +262,10 @@ def _report(texts: list[str], wrong: list[_Finding], action: str, owner: str) ->
     from lightning.fabric.utilities.exceptions import MisconfigurationException  # here: the rest does without it
     from lightning.pytorch.utilities import rank_zero_warn
 
-    ways = ["`trainer.estimated_stepping_batches`"] if any(finding.unit != "epochs" for finding in wrong) else []
-    ways += ["`trainer.max_epochs`"] if any(finding.unit == "epochs" for finding in wrong) else []
+    by_step = any(finding.unit != "epochs" or finding.meant_steps for finding in wrong)
+    ways = ["`trainer.estimated_stepping_batches`"] if by_step else []
+    by_epoch = any(finding.unit == "epochs" and not finding.meant_steps for finding in wrong)
+    ways += ["`trainer.max_epochs`"] if by_epoch else []
     remedy = f"Build the schedule from {' or '.join(ways)} in configure_optimizers"
     if action != "rescale":
         remedy += f', or use {owner}(lr_horizon="rescale")'

@@ -22,10 +22,14 @@ from lightning_adapt._shared.figures import log_figure
 from lightning_adapt._shared.loaders import check_not_cycled, replace_loader
 from lightning_adapt._shared.resumable_loader import ResumableLoader
 from lightning_adapt._shared.sampling import check_fingerprint
+from lightning_adapt._shared.schedules import ACTIONS, Action, check_horizons
 from lightning_adapt._shared.state import read_version, with_version
-from lightning_adapt.rs2.figures import coverage_figure
+from lightning_adapt.rs2.figures import coverage_figure, loss_figure
+from lightning_adapt.rs2.guide import GuideOptions, make_guide
 from lightning_adapt.rs2.loader import rs2_loader
+from lightning_adapt.rs2.loss_feed import DEFAULT_KEY, LossFeed, check_feed, planned_rounds
 from lightning_adapt.rs2.sampler import MODES, Mode, RS2Sampler
+from lightning_adapt.rs2.validation import RoundValidation, check_validate
 
 __all__ = ["RS2Callback"]
 
@@ -48,7 +52,8 @@ class RS2Callback(Callback):
     Args:
         ratio: Share of the data per round, in (0, 1]; the paper's r. 1 changes nothing unless you ask for
             bootstrap, stratify or another `validate`.
-        mode: "without" replacement over rounds (default), "independent" or "bootstrap"; see `RS2Sampler`.
+        mode: "without" replacement over rounds (default), "independent" or "bootstrap"; "loss": rounds guided by the
+            losses that `training_step` returns under `loss_key`; see `RS2Sampler`.
         stratify: Keep the class proportions in every round; reads the data set's `targets`, `labels` or `y`.
         loader: Which train loader when there are several: a dict key or a position.
         validate: "pass": validate once per pass over the data, that is every round(1/ratio) rounds times
@@ -57,9 +62,17 @@ class RS2Callback(Callback):
             last. ReduceLROnPlateau and EarlyStopping follow, ModelCheckpoint saves after validation; to keep
             `EarlyStopping(check_on_train_epoch_end=True)`, use "round".
         on_conflict: "raise" when the loader cannot be sampled; "warn" to train on it unchanged.
+        lr_horizon: What to do when a learning-rate schedule was built for another number of steps than the run has:
+            "warn", "rescale" it to the run, "error" or "ignore".
+        loss_key: Mode "loss": key of the loss of each sample in the dict that `training_step` returns, shape (B,).
+        index_key: Mode "loss": key of the samples' rows there; needed only where a collate_fn drops or adds samples.
+        warm_rounds: Mode "loss": plain rounds first, a share of the run or a whole number; a resumed run keeps its own.
+        power: Mode "loss": exponent of the loss.
+        loss_cap: Mode "loss": quantile at which losses are cut.
+        uniform_mix: Mode "loss": share of the visits that are spread evenly.
         seed: Seed of the sample order, the same on all ranks.
         enabled: False to switch the callback off.
-        log_figure: Log a figure of the coverage at the end of `fit` (extra `figures`).
+        log_figure: Log a figure of the coverage (or the losses) at the end of `fit` (extra `figures`).
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -80,6 +93,13 @@ class RS2Callback(Callback):
         loader: str | int | None = None,
         validate: Literal["pass", "round"] | int = "pass",
         on_conflict: Literal["raise", "warn"] = "raise",
+        lr_horizon: Action = "warn",
+        loss_key: str = DEFAULT_KEY,
+        index_key: str | None = None,
+        warm_rounds: float = 0.25,
+        power: float = 1.0,
+        loss_cap: float = 0.75,
+        uniform_mix: float = 0.0,
         seed: int = 0,
         enabled: bool = True,
         log_figure: bool = False,
@@ -88,15 +108,22 @@ class RS2Callback(Callback):
         self.mode: Mode = check_choice("mode", mode, MODES, "Use 'without' unless you need another.")  # type: ignore[assignment]
         self.stratify = check_flag("stratify", stratify, "Pass True to keep the class proportions.")
         self.loader = check_loader_key(loader)
-        self.validate = _check_validate(validate)
+        self.validate = check_validate(validate)
         self.on_conflict = check_choice("on_conflict", on_conflict, ("raise", "warn"), "Use 'raise'.")
+        self.lr_horizon = check_choice("lr_horizon", lr_horizon, ACTIONS, "Use 'warn' to be told.")
+        self.loss_key, self.index_key = loss_key, index_key
+        self.guide_options: GuideOptions = {"warm_rounds": warm_rounds, "power": power, "loss_cap": loss_cap}
+        self.guide_options["uniform_mix"] = uniform_mix
+        check_feed(self.mode, loss_key, index_key, self.guide_options)
         self.seed = check_integer("seed", seed, "Pass any whole number that is not negative.", maximum=2**63 - 1)
         self.enabled = check_flag("enabled", enabled, "Pass False to switch the callback off.")
         self.log_figure = check_flag("log_figure", log_figure, "Pass True to log the coverage figure.")
         self.sampler: RS2Sampler | None = None
         self._restored: dict[str, Any] | None = None
         self._whole_rounds = True
-        self._validate_every = 0  # rounds; 0: as the Trainer says
+        self._validation = RoundValidation(self.state_key)
+        self._feed: LossFeed | None = None  # of the last run in mode "loss"
+        self._known: dict[str, Any] | None = None
 
     @property
     @override
@@ -106,7 +133,7 @@ class RS2Callback(Callback):
     @property
     def neutral(self) -> bool:
         """Whether the callback leaves training exactly as it is."""
-        asks_for_more = self.mode == "bootstrap" or self.stratify or isinstance(self.validate, int)
+        asks_for_more = self.mode in ("bootstrap", "loss") or self.stratify or isinstance(self.validate, int)
         return not self.enabled or (self.ratio == 1 and not asks_for_more)
 
     # -- attach and detach ----------------------------------------------------------------------------------------
@@ -115,7 +142,9 @@ class RS2Callback(Callback):
         self._detach(trainer)
         if stage != "fit":
             return
-        self.sampler = None
+        goes_on = self._feed is not None and trainer.current_epoch > 0  # the same run, with more epochs
+        self._known = self.state_dict().get("guide") if goes_on else None
+        self.sampler = self._feed = self._restored = None  # a checkpoint to resume from is read after this
         if self.neutral:
             return
         overfit: float = trainer.overfit_batches  # type: ignore[attr-defined]  # set by a connector
@@ -135,8 +164,7 @@ class RS2Callback(Callback):
 
     def _detach(self, trainer: Trainer) -> None:
         compat.remove_train_loader_transform(trainer, self.state_key)
-        compat.restore_validation(trainer, self.state_key)
-        self._validate_every = 0
+        self._validation.stop(trainer)
 
     # -- the loader -----------------------------------------------------------------------------------------------
     def _sampled(self, trainer: Trainer, loaders: Any) -> Any:
@@ -144,6 +172,8 @@ class RS2Callback(Callback):
 
         def build(loader: Any) -> ResumableLoader:
             ranks = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
+            # the length of the run is not known yet: on_train_start makes the guide anew
+            placeholder: GuideOptions = {"total_rounds": 1} if self.mode == "loss" else {}
             rounds = rs2_loader(
                 loader,
                 self.ratio,
@@ -152,16 +182,23 @@ class RS2Callback(Callback):
                 seed=self.seed,
                 position=lambda: compat.batches_to_skip(trainer),
                 **ranks,
+                **placeholder,
             )
-            self.sampler = rounds.sampler  # type: ignore[assignment]
+            self._take_over(rounds.sampler)  # type: ignore[arg-type]
             return rounds
 
         try:
             return replace_loader(loaders, self.loader, build, "RS2", may_cycle=True)  # checked in on_train_start
         except ValueError as problem_found:
-            self.sampler = None
+            self.sampler = self._feed = None
             self._conflict(str(problem_found), problem_found)
             return loaders
+
+    def _take_over(self, sampler: RS2Sampler) -> None:
+        """Use a new sampler; one for loaders reloaded inside a run goes on from what the last one knew."""
+        if self._feed is not None and self.sampler is not None:
+            sampler.guide, self._feed.sampler = self.sampler.guide, sampler
+        self.sampler = sampler
 
     def _conflict(self, message: str, cause: Exception | None = None) -> None:
         if self.on_conflict == "raise":
@@ -173,19 +210,23 @@ class RS2Callback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.sampler is None:
             return
-        self._check_restored(self.sampler)
         batches = len(self.sampler) // (self.sampler.round_to or 1)
+        known = self._known if self._restored is None else self._restored.get("guide")
+        self._check_restored(self.sampler)
+        if self.mode == "loss":
+            total = planned_rounds(trainer, batches, self.guide_options["warm_rounds"])
+            self.sampler.guide = make_guide(self.guide_options, total, known)
+            self._feed = LossFeed(self.sampler, self.loss_key, self.index_key)
         self._whole_rounds = self._check_whole_rounds(trainer, batches)
+        if not _is_dev_run(trainer):
+            usual = -(-self.sampler.n_rows // self.sampler.multiple)
+            check_horizons(trainer, self.lr_horizon, "RS2Callback", batches / usual)
         # None: the user counts steps, and steps stay steps. Without validation there is nothing to thin out, and
         # ModelCheckpoint would wait for one
         users = compat.users_check_val(trainer)
         if self.validate != "round" and users is not None and trainer.enable_validation:
             rounds = users * round(1 / self.ratio) if self.validate == "pass" else int(self.validate)
-            self._validate_every = rounds
-            compat.thin_out_validation(trainer, self.state_key, rounds)
-            self._let_others_follow(trainer)
-            # a run resumed inside a round gets no on_train_epoch_start
-            self._validate_last_round(trainer, compat.batches_to_skip(trainer) % batches)
+            self._validation.start(trainer, rounds, batches)
 
     def _check_whole_rounds(self, trainer: Trainer, batches: int) -> bool:
         """Say so when an epoch holds more or less than one round."""
@@ -205,45 +246,23 @@ class RS2Callback(Callback):
             )
         return False
 
-    def _let_others_follow(self, trainer: Trainer) -> None:
-        """Adapt what waits for validation: plateau schedules, and checkpoints that might never be saved."""
-        every = trainer.check_val_every_n_epoch or 1
-        for config in trainer.lr_scheduler_configs:  # ReduceLROnPlateau must find a metric when it steps
-            if config.reduce_on_plateau and config.interval == "epoch" and config.frequency % every:
-                config.frequency = every
-        for number in compat.checkpoints_that_miss_validation(trainer):
-            rank_zero_warn(
-                f"ModelCheckpoint(every_n_epochs={number}) saves after validation, which now runs every {every} RS2 "
-                f"rounds and in the last one: some of its checkpoints will not come. Use every_n_epochs=1, a multiple "
-                f'of {every}, save_on_train_epoch_end=True, or RS2Callback(validate="round").'
-            )
-
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._validate_every:
-            self._validate_last_round(trainer, done=0)
+        self._validation.begin_round(trainer)
 
-    def _validate_last_round(self, trainer: Trainer, done: int) -> None:
-        """Validate the last round that is run to its end: its schedule has come down, and its weights stay.
+    # -- losses, log and figure -----------------------------------------------------------------------------------
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._feed is not None:
+            self._feed.take(outputs, batch_idx)
 
-        `done` are the batches of this round that a run resumed inside it has behind it.
-        """
-        compat.thin_out_validation(trainer, self.state_key, self._validate_every)
-        batches = int(trainer.num_training_batches)
-        steps, steps_done = -(-batches // trainer.accumulate_grad_batches), done // trainer.accumulate_grad_batches
-        if not trainer.lightning_module.automatic_optimization and trainer.fit_loop.total_batch_idx >= 0:
-            per_batch = trainer.global_step / (trainer.fit_loop.total_batch_idx + 1)  # several optimizers step
-            steps, steps_done = round(batches * per_batch), round(done * per_batch)
-        left = trainer.max_steps - trainer.global_step + steps_done  # from the beginning of this round
-        ends_by_steps = trainer.max_steps > 0 and steps <= left < 2 * steps
-        if trainer.current_epoch + 1 == trainer.max_epochs or ends_by_steps:
-            compat.validate_in_this_epoch(trainer)
-        elif trainer.max_steps > 0 and left < steps:
-            trainer.check_val_every_n_epoch = 1  # a round cut short: ModelCheckpoint saves what it leaves, as ever
-
-    # -- log and draw ---------------------------------------------------------------------------------------------
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._feed is not None:
+            self._feed.flush(trainer)
+            self._feed.check_any()
         if self.sampler is not None and self._whole_rounds:
             coverage = self.sampler.coverage(trainer.current_epoch + 1)
             pl_module.log("rs2/coverage", coverage, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
@@ -251,6 +270,9 @@ class RS2Callback(Callback):
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.sampler is not None and self.log_figure and trainer.is_global_zero and not _is_dev_run(trainer):
+            if self._feed is not None:
+                log_figure(trainer, "rs2/losses", loss_figure(self.sampler), step=trainer.global_step)
+                return
             figure = coverage_figure(self.sampler, rounds=max(trainer.current_epoch, 1))
             log_figure(trainer, "rs2/coverage", figure, step=trainer.global_step)
 
@@ -260,7 +282,16 @@ class RS2Callback(Callback):
         # the round and the batches done in it are the Trainer's own counters, so only their meaning is kept here
         fingerprint = None if self.sampler is None else self.sampler.fingerprint()
         batch = 0 if self.sampler is None else self.sampler.multiple
-        return with_version({"fingerprint": fingerprint, "global_batch": batch}, STATE_VERSION)
+        state = {"fingerprint": fingerprint, "global_batch": batch}
+        if self._feed is not None and self._feed.sampler.guide is not None:
+            state["guide"] = self._feed.sampler.guide.state_dict()
+        return with_version(state, STATE_VERSION)
+
+    @override
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._feed is not None:  # every rank is here, so that the losses since the round began can be gathered
+            self._feed.flush(trainer)
+            checkpoint["callbacks"][self.state_key] = self.state_dict()
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -282,10 +313,3 @@ class RS2Callback(Callback):
 
 def _is_dev_run(trainer: Trainer) -> bool:
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set by a connector
-
-
-def _check_validate(validate: Any) -> str | int:
-    remedy = "Use 'pass' to validate once per pass over the data."
-    if isinstance(validate, str):
-        return check_choice("validate", validate, ("pass", "round"), remedy)
-    return check_integer("validate", validate, remedy, minimum=1)

@@ -21,7 +21,7 @@ from lightning_adapt._shared.loaders import replace_loader
 from lightning_adapt._shared.sampling import check_fingerprint
 from lightning_adapt._shared.state import read_version, with_version
 from lightning_adapt.rs2.loader import rs2_loader
-from lightning_adapt.rs2.sampler import MODES, Mode
+from lightning_adapt.rs2.sampler import PLAIN_MODES, Mode
 
 __all__ = ["RS2DataModule"]
 
@@ -53,7 +53,7 @@ class RS2DataModule(LightningDataModule):
     Args:
         inner: Your DataModule.
         ratio: Share of the data per round, in (0, 1]; the paper's r.
-        mode: As in `RS2Sampler`.
+        mode: As in `RS2Sampler`, but for "loss", which needs `RS2Callback`.
         stratify: Keep the class proportions in every round.
         loader: Which train loader when there are several: a dict key or a position.
         seed: Seed of the sample order.
@@ -78,7 +78,8 @@ class RS2DataModule(LightningDataModule):
         self._fingerprint: dict[str, Any] | None = None
         self._restored: dict[str, Any] | None = None
         self.ratio = check_fraction("ratio", ratio, "Pass 0.1 to train on a tenth of the data per round.")
-        self.mode: Mode = check_choice("mode", mode, MODES, "Use 'without' unless you need another.")  # type: ignore[assignment]
+        remedy = "Losses come from the training loop: use RS2Callback." if mode == "loss" else "Use 'without'."
+        self.mode: Mode = check_choice("mode", mode, PLAIN_MODES, remedy)  # type: ignore[assignment]
         self.stratify = check_flag("stratify", stratify, "Pass True to keep the class proportions.")
         self.loader = check_loader_key(loader)
         self.seed = check_integer("seed", seed, "Pass any whole number that is not negative.", maximum=2**63 - 1)

@@ -1,20 +1,21 @@
-"""The picture of RS2: how much of the data was seen, and how evenly (extra `figures`)."""
+"""The pictures of RS2: how much of the data was seen and how evenly, and what losses guide (extra `figures`)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
-from lightning_adapt._shared.checks import check_integer
+from lightning_adapt._shared.checks import check_integer, problem
 from lightning_adapt._shared.imports import require
-from lightning_adapt.rs2.functional import expected_coverage
-from lightning_adapt.rs2.sampler import MODES, RS2Sampler
+from lightning_adapt.rs2.functional import expected_coverage, loss_weights
+from lightning_adapt.rs2.sampler import PLAIN_MODES, RS2Sampler
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["coverage_figure"]
+__all__ = ["coverage_figure", "loss_figure"]
 
 _COUNTED_SAMPLES = 10**8  # beyond it the visits of the first rounds are counted; a figure must not take minutes
 
@@ -31,13 +32,15 @@ def coverage_figure(sampler: RS2Sampler, rounds: int) -> Figure:
 
     Raises:
         ModuleNotFoundError: If matplotlib is missing; names the extra.
-        ValueError: If `rounds` is smaller than 1.
+        ValueError: If `rounds` is smaller than 1, or losses guided the rounds: they cannot be drawn again.
     """
     require("figures", "coverage_figure", "matplotlib")
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     check_integer("rounds", rounds, "Pass the number of rounds to show.", minimum=1)
+    if sampler.guide is not None:
+        raise ValueError(problem("sampler", "of a mode whose rounds can be drawn again", "loss", "Use loss_figure."))
     n, k = sampler.n_rows, sampler.epoch_size(0)
     counted = max(1, min(rounds, _COUNTED_SAMPLES // k))
     visits = torch.zeros(n, dtype=torch.int64)
@@ -46,7 +49,7 @@ def coverage_figure(sampler: RS2Sampler, rounds: int) -> Figure:
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for mode, style in zip(MODES, ("-", "--", ":"), strict=True):
+    for mode, style in zip(PLAIN_MODES, ("-", "--", ":"), strict=True):
         share = [expected_coverage(done, n, k, mode) for done in range(rounds + 1)]
         left.plot(share, style, label=mode, linewidth=2.5 if mode == sampler.mode else 1.5)
     left.set(xlabel="rounds", ylabel="share of the data seen", ylim=(0, 1.02), title=f"coverage, {k} of {n} a round")
@@ -55,6 +58,43 @@ def coverage_figure(sampler: RS2Sampler, rounds: int) -> Figure:
     right.bar(range(len(how_often)), (how_often / n).tolist())
     right.set(xlabel=f"visits after {counted} rounds", ylabel="share of the rows", title=f"mode {sampler.mode!r}")
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def loss_figure(sampler: RS2Sampler) -> Figure:
+    """Draw the last loss of each row, where it is cut, and how often rows of each loss come.
+
+    Args:
+        sampler: A sampler of mode "loss" that has recorded losses.
+
+    Returns:
+        A matplotlib figure that belongs to no window.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is missing; names the extra.
+        ValueError: If the mode is another, or no loss was recorded.
+    """
+    require("figures", "loss_figure", "matplotlib")
+    from matplotlib.figure import Figure
+
+    if sampler.guide is None or not sampler.guide.seen():
+        raise ValueError(problem("sampler", "of mode 'loss' with losses", sampler.mode, "Train a round first."))
+    losses = sampler.guide.latest()
+    losses = losses[torch.isfinite(losses)]
+    guide = sampler.guide
+    weights = loss_weights(losses, power=guide.power, loss_cap=guide.loss_cap, uniform_mix=guide.uniform_mix)
+    visits = weights * len(losses)
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.hist(losses.numpy(), bins=60)
+    left.axvline(float(np.quantile(losses.numpy(), sampler.guide.loss_cap)), color="black", linestyle="--")
+    left.set(xlabel="last training loss (dashed: cut here)", ylabel="rows", yscale="log")
+    order = losses.argsort()
+    right.plot(np.linspace(0, 1, len(order)), visits[order].numpy())
+    right.axhline(1, color="gray", linewidth=1)
+    right.set(xlabel="rows by loss, share", ylabel="visits against even ones", title="the next round")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 
 from lightning_adapt._shared.checks import check_choice, check_fraction, check_integer, problem
-from lightning_adapt._shared.hashing import UInt64Array, derive_key, generator, mix_array
+from lightning_adapt._shared.hashing import UInt64Array, derive_key, generator, mix_array, uniform
+from lightning_adapt.rs2.visits import loss_weights, most_owed
 
 __all__ = [
     "PERMUTATION_VERSION",
     "bootstrap_rows",
     "expected_coverage",
+    "loss_weights",
+    "most_owed",
     "permute",
     "round_size",
     "stratified_order",
@@ -30,6 +33,7 @@ Method = Literal["auto", "randperm", "feistel"]
 PERMUTATION_VERSION = 1  # raise it when an order changes: checkpoints of the old order then refuse to continue
 RANDPERM_LIMIT = 2**24  # above it, a stored permutation costs more memory (128 MiB) than it saves time
 _FEISTEL_ROUNDS = 8
+_BLOCK = 16_384  # numbers hashed at once: their 128 KiB and the temporaries stay in a core's cache
 
 
 def permute(index: Tensor, n: int, seed: int, cycle: int = 0, *, method: Method = "auto") -> Tensor:
@@ -80,10 +84,18 @@ def _feistel(index: Tensor, n: int, key: int) -> Tensor:
     while outside.size:
         walked[outside] = _feistel_pass(walked[outside], bits, keys)
         outside = outside[walked[outside] >= np.uint64(n)]
-    return torch.from_numpy(walked.astype(np.int64)).reshape(index.shape)
+    return torch.from_numpy(walked.view(np.int64)).reshape(index.shape)  # the same bits: all are below n < 2^63
 
 
 def _feistel_pass(values: UInt64Array, bits: int, keys: list[int]) -> UInt64Array:
+    images = np.empty_like(values)
+    for first in range(0, len(values), _BLOCK):
+        block = slice(first, first + _BLOCK)
+        images[block] = _feistel_block(values[block], bits, keys)
+    return images
+
+
+def _feistel_block(values: UInt64Array, bits: int, keys: list[int]) -> UInt64Array:
     low_bits = np.uint64(bits - bits // 2)
     low_mask = np.uint64(2 ** int(low_bits) - 1)
     high_mask = np.uint64(2 ** (bits // 2) - 1)
@@ -172,13 +184,7 @@ def bootstrap_rows(position: Tensor, n: int, seed: int, round_index: int) -> Ten
     Returns:
         Rows in 0..n-1, same shape, dtype int64.
     """
-    return (_uniform(position, derive_key(seed, round_index)) * n).long()
-
-
-def _uniform(position: Tensor, key: int) -> Tensor:
-    """Return numbers in [0, 1), float64, one per position."""
-    hashed = mix_array(position.reshape(-1).numpy().astype(np.uint64), key)
-    return torch.from_numpy((hashed >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(position.shape)
+    return (uniform(position, derive_key(seed, round_index)) * n).long()
 
 
 def stratified_order(targets: Tensor, seed: int, cycle: int) -> Tensor:
@@ -222,7 +228,7 @@ def weighted_order(weights: Tensor, k: int, seed: int, round_index: int) -> Tens
     Returns:
         Rows in the order drawn. Shape (k,), dtype int64.
     """
-    uniform = _uniform(torch.arange(len(weights)), derive_key(seed, round_index, 2))
+    drawn = uniform(torch.arange(len(weights)), derive_key(seed, round_index, 2))
     # in logarithms: E / w itself would overflow for tiny weights, and tie with the rows of weight 0, whose key is +inf
-    key = torch.log(-torch.log1p(-uniform)) - torch.log(weights.double())
+    key = torch.log(-torch.log1p(-drawn)) - torch.log(weights.double())
     return torch.topk(key, k, largest=False, sorted=True).indices

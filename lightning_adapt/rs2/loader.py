@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from torch.utils.data import DataLoader
+from typing_extensions import Unpack
 
 from lightning_adapt._shared.loaders import conflict, inspect_loader, rebuild_loader
 from lightning_adapt._shared.resumable_loader import ResumableLoader
 from lightning_adapt._shared.targets import find_targets
+from lightning_adapt.rs2.guide import GuideOptions
 from lightning_adapt.rs2.sampler import Mode, RS2Sampler
 
 __all__ = ["rs2_loader"]
@@ -25,6 +27,7 @@ def rs2_loader(
     rank: int | None = None,
     seed: int = 0,
     position: Callable[[], int] | None = None,
+    **guide: Unpack[GuideOptions],
 ) -> ResumableLoader:
     """Return a loader like yours whose every epoch is one RS2 round.
 
@@ -42,6 +45,8 @@ def rs2_loader(
         rank: This rank. None: from the process group, at use.
         seed: Seed shared by all ranks.
         position: Returns the batches of the running round already used. None: counted by the loader itself.
+        guide: Mode "loss": `warm_rounds`, `total_rounds`, `power`, `loss_cap`, `uniform_mix` of `RS2Sampler`; call
+            `loader.sampler.record(rows, losses)` after each step.
 
     Returns:
         The new loader.
@@ -71,5 +76,6 @@ def rs2_loader(
         num_replicas=num_replicas,
         rank=rank,
         seed=seed,
+        **guide,
     )
     return rebuild_loader(loader, sampler, position=position)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from lightning_adapt._shared.checks import check_choice, check_fraction, check_integer, problem
-from lightning_adapt._shared.hashing import derive_key
+from lightning_adapt._shared.hashing import derive_key, generator
 from lightning_adapt._shared.per_row import check_targets, check_weights, digest
 from lightning_adapt._shared.sampling import EpochSampler
+from lightning_adapt.rs2.combinations import check_combination, check_guide_is_used
 from lightning_adapt.rs2.functional import (
     PERMUTATION_VERSION,
     RANDPERM_LIMIT,
@@ -23,13 +24,15 @@ from lightning_adapt.rs2.functional import (
     stratified_order,
     weighted_order,
 )
+from lightning_adapt.rs2.guide import GUIDE_DEFAULTS, GuideOptions, LossGuide, Population
 
 __all__ = ["Boundary", "Mode", "RS2Sampler"]
 
-Mode = Literal["without", "independent", "bootstrap"]
+Mode = Literal["without", "independent", "bootstrap", "loss"]
 Boundary = Literal["stream", "partition"]
 
-MODES: tuple[str, ...] = ("without", "independent", "bootstrap")
+PLAIN_MODES: tuple[str, ...] = ("without", "independent", "bootstrap")
+MODES = (*PLAIN_MODES, "loss")
 
 
 class RS2Sampler(EpochSampler):
@@ -48,7 +51,8 @@ class RS2Sampler(EpochSampler):
         data_source: A data set, its number of rows, or a lightning_adapt sampler to sample from.
         ratio: Share of the data per round, in (0, 1]; the paper's r.
         mode: "without" replacement over rounds (the paper's headline); "independent": a fresh subset each round, no
-            row twice inside it (the paper's variant with replacement); "bootstrap": with replacement everywhere.
+            row twice inside it (the paper's variant with replacement); "bootstrap": with replacement everywhere;
+            "loss" (ours): plain rounds first, then each row as often as its last training loss says, see `record`.
         targets: Class of each row of the data set, shape (N,): every round then holds the classes in proportion (ours).
         weights: Sampling weight of each row of the data set, shape (N,), >= 0; only with mode "independent".
         boundary: "stream" as above; "partition": each pass is cut into 1/ratio blocks, so that a round never holds a
@@ -56,6 +60,11 @@ class RS2Sampler(EpochSampler):
             ranks, are rounded down, leaving out a few (different) rows per pass.
         round_to: Round K down to a multiple of this many samples per rank, usually the batch size.
         permutation: "randperm", "feistel" (O(1) memory) or "auto": the latter above 2^24 rows.
+        warm_rounds: Mode "loss": plain rounds first; a share of `total_rounds` in (0, 1), or a whole number >= 1.
+        power: Mode "loss": exponent of the loss.
+        loss_cap: Mode "loss": quantile at which losses are cut, so that wrong labels weigh no more than hard rows.
+        uniform_mix: Mode "loss": share of the visits that are spread evenly, in [0, 1].
+        total_rounds: Mode "loss": rounds of the whole run, needed where `warm_rounds` is a share.
         num_replicas: Number of ranks W. None: from the process group, at use.
         rank: This rank. None: from the process group, at use.
         seed: Seed shared by all ranks.
@@ -86,6 +95,11 @@ class RS2Sampler(EpochSampler):
         boundary: Boundary = "stream",
         round_to: int | None = None,
         permutation: Method = "auto",
+        warm_rounds: float = 0.25,
+        power: float = 1.0,
+        loss_cap: float = 0.75,
+        uniform_mix: float = 0.0,
+        total_rounds: int | None = None,
         num_replicas: int | None = None,
         rank: int | None = None,
         seed: int = 0,
@@ -105,9 +119,12 @@ class RS2Sampler(EpochSampler):
         )
         self.targets = None if targets is None else check_targets(targets, *self._rows_described())
         self.weights = None if weights is None else check_weights(weights, *self._rows_described())
-        self._check_combination()
+        check_combination(self)
+        guide: GuideOptions = {"warm_rounds": warm_rounds, "total_rounds": total_rounds, "power": power}
+        guide |= {"loss_cap": loss_cap, "uniform_mix": uniform_mix}
+        check_guide_is_used(self.mode, {**guide}, GUIDE_DEFAULTS)
+        self.guide = LossGuide(**guide) if mode == "loss" else None
         self._cache: dict[tuple[Any, ...], Tensor] = {}
-        self._digested: tuple[int, str | None] | None = None
         if self._num_replicas is not None:
             self.epoch_size(0)  # raises now when no global batch fits
 
@@ -131,9 +148,12 @@ class RS2Sampler(EpochSampler):
             rounds: Rounds done, >= 0.
 
         Returns:
-            A share in [0, 1]; exact in mode "without". With `weights` it is an upper bound.
+            A share in [0, 1]; exact in mode "without". With `weights` it is an upper bound. In mode "loss" the share of
+            the rows with a loss so far, whatever `rounds` says.
         """
         check_integer("rounds", rounds, "Pass a number of rounds.")
+        if self.guide is not None:
+            return min(1.0, self.guide.seen() / self.n_rows)
         k = self.epoch_size(0)
         if self.boundary == "partition" and self.multiple > 1:  # each pass leaves out other rows
             blocks = round(1 / self.ratio)
@@ -180,12 +200,18 @@ class RS2Sampler(EpochSampler):
             return self._pass(epoch, positions)
         if self.boundary == "partition":
             return self._pass(epoch // round(1 / self.ratio), positions + self._block(epoch)[0])
+        if self.guide is not None:
+            guided = self.guide.round_order(epoch, self.version, self._population)
+            if guided is not None:
+                return guided[positions]
         stream = positions + epoch * self.epoch_size(epoch)
-        cycle, place = stream // self.n_rows, stream % self.n_rows
+        first, last = (int(stream.min()) // self.n_rows, int(stream.max()) // self.n_rows) if len(stream) else (0, 0)
+        if first == last:
+            return self._pass(first, stream - first * self.n_rows)
         drawn = torch.empty_like(stream)
-        for number in range(int(cycle.min()), int(cycle.max()) + 1) if len(cycle) else ():
-            inside = cycle == number
-            drawn[inside] = self._pass(number, place[inside])
+        for cycle in range(first, last + 1):
+            inside = stream // self.n_rows == cycle
+            drawn[inside] = self._pass(cycle, stream[inside] - cycle * self.n_rows)
         return drawn
 
     def _pass(self, cycle: int, place: Tensor) -> Tensor:
@@ -209,13 +235,33 @@ class RS2Sampler(EpochSampler):
         return by_class[first[label] + within]
 
     def _whole_pass(self, cycle: int) -> Tensor:
-        return permute(torch.arange(self.n_rows), self.n_rows, self._key, cycle, method="randperm")
+        return torch.randperm(self.n_rows, generator=generator(self._key, cycle))  # what `permute` reads from
 
     def _stratified_pass(self, cycle: int) -> Tensor:
         return stratified_order(self._of_population(self.targets), self._key, cycle)
 
     def _weighted_round(self, epoch: int) -> Tensor:
         return weighted_order(self._of_population(self.weights), self.epoch_size(epoch), self._key, epoch)
+
+    def record(self, rows: Tensor, losses: Tensor) -> None:
+        """Note the training losses of the running round; they guide the rounds after it (mode "loss").
+
+        With several ranks, all of them must record the rows of all ranks (`RS2Callback` sees to it).
+
+        Args:
+            rows: Rows of the data set. Shape (B,), dtype int64.
+            losses: Loss of each, >= 0; what is not finite is left out. Shape (B,), floating point, any device.
+
+        Raises:
+            ValueError: If the mode is another, the shapes differ, or a loss is negative.
+        """
+        if self.guide is None:
+            raise ValueError(problem("mode", "'loss' for record()", self.mode, "Build RS2Sampler(mode='loss')."))
+        self.guide.record(rows, losses)
+
+    def _population(self) -> Population:
+        targets = None if self.targets is None else self._of_population(self.targets)
+        return Population(self.n_rows, self.rows(), targets, self.epoch_size(0), self._key, self._pass)
 
     def _cached(self, what: str, number: int, build: Callable[[int], Tensor]) -> Tensor:
         """Keep the two orders used last: a round touches at most two passes when K <= N."""
@@ -235,24 +281,8 @@ class RS2Sampler(EpochSampler):
     def _key(self) -> int:
         # a domain per mode: the same seed must not give correlated orders; other rows are another stream
         rows = self._rows_digest()
-        return derive_key(self.seed, MODES.index(self.mode), int(rows, 16) if rows else 0)
-
-    def _rows_digest(self) -> str | None:
-        """Return a digest of the inner sampler's rows; None without an inner sampler that restricts them."""
-        if self._digested is None or self._digested[0] != self.version:
-            self._digested = (self.version, digest(self.rows()))
-        return self._digested[1]
-
-    def _rows_described(self) -> tuple[int, bool]:
-        """Return how many rows `targets` and `weights` must describe, and whether exactly that many."""
-        rows = self.rows()
-        return (self.n_rows, True) if rows is None else (int(rows.max()) + 1, False)
-
-    def _of_population(self, values: Tensor | None) -> Tensor:
-        if values is None:
-            raise RuntimeError("This draw needs targets or weights that the sampler was not given.")
-        rows = self.rows()
-        return values if rows is None else values[rows]
+        mode = "without" if self.mode == "loss" else self.mode  # whose plain rounds are the same
+        return derive_key(self.seed, MODES.index(mode), int(rows, 16) if rows else 0)
 
     # -- resume ---------------------------------------------------------------------------------------------------
     def fingerprint(self) -> dict[str, Any]:
@@ -268,30 +298,22 @@ class RS2Sampler(EpochSampler):
             "targets": digest(self.targets),
             "weights": digest(self.weights),
             "rows": self._rows_digest(),
+            **({} if self.guide is None else self.guide.fingerprint()),
         }
 
-    def _check_combination(self) -> None:
-        if self.weights is not None and self.mode != "independent":
-            raise ValueError(
-                problem("weights", "left out unless mode='independent'", self.mode, "Pass mode='independent'.")
-            )
-        if self.weights is not None and self.targets is not None:
-            raise ValueError(
-                problem("targets", "left out when `weights` is given", "both", "Fold the class balance into weights.")
-            )
-        if self.weights is not None:
-            positive = int((self._of_population(self.weights) > 0).sum())
-            needed = round_size(self.n_rows, self.ratio)
-            if positive < needed:
-                remedy = "Give more rows a weight" + (" or lower the ratio." if positive else ".")
-                raise ValueError(problem("weights", f"positive for at least {needed} rows", positive, remedy))
-        if self.boundary == "partition":
-            if self.mode != "without":
-                raise ValueError(
-                    problem("boundary", "'stream' unless mode='without'", "partition", "Use mode='without'.")
-                )
-            if abs(1 / self.ratio - round(1 / self.ratio)) > 1e-9 * round(1 / self.ratio):
-                remedy = f"Use ratio=1/{round(1 / self.ratio)} or boundary='stream'."
-                raise ValueError(
-                    problem("ratio", "one over a whole number when boundary='partition'", self.ratio, remedy)
-                )
+    def state_dict(self) -> dict[str, Any]:
+        """Return a plain state; in mode "loss" with the losses, 8 bytes per row."""
+        return {**super().state_dict(), **({} if self.guide is None else {"guide": self.guide.state_dict()})}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where a state was taken, after checking that it means the same samples here.
+
+        Args:
+            state: What `state_dict` returned.
+
+        Raises:
+            ValueError: As in `EpochSampler.load_state_dict`.
+        """
+        super().load_state_dict(state)
+        if self.guide is not None:
+            self.guide.load_state_dict(state["guide"])

@@ -68,7 +68,8 @@ class TimeToAccuracy(Callback):
     Attributes:
         curve: Readings (step, train, evaluation, selection, value, epoch) in the order of time.
         seconds_to: Target to None (never) or a dict with the seconds in "train", "evaluation", "selection" and
-            "total", "step" and "epoch".
+            "total", "step" and "epoch". Of the last run; read it in the process that trained ("ddp_spawn" and
+            "ddp_fork" train in others).
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -100,16 +101,20 @@ class TimeToAccuracy(Callback):
         self.enabled = check_flag("enabled", enabled, "Pass False to switch the callback off.")
         self.log_figure = check_flag("log_figure", log_figure, "Pass True to log the figure.")
         self.verbose = check_flag("verbose", verbose, "Pass True to print the table.")
-        self.curve: list[Point] = []
-        self.seconds_to: dict[float, Reached | None] = first_reached([], self.targets, self.mode)
-        self._watch = Stopwatch(selection_seconds)
-        self._source: Literal["validation", "train"] | None = None  # who logs the metric; None: not known yet
-        self._undecided: list[Point] = []  # read from training before it was known whether validation logs it, too
+        self._selection_seconds = selection_seconds
+        self._begin()
         self._owed: dict[str, Any] | None = None  # end of a train epoch whose value has not come yet
         self._before: Any = None  # the metric as the last validation found it
         self._taken: Any = None  # the metric as it was last read from training
         self._fitting = self._fitted = False  # whether it measures now, and whether it ever did
         self._stage: str | None = None
+
+    def _begin(self) -> None:
+        self.curve: list[Point] = []
+        self.seconds_to: dict[float, Reached | None] = first_reached([], self.targets, self.mode)
+        self._watch = Stopwatch(self._selection_seconds)
+        self._source: Literal["validation", "train"] | None = None  # who logs the metric; None: not known yet
+        self._undecided: list[Point] = []  # read from training before it was known whether validation logs it, too
 
     @property
     @override
@@ -141,6 +146,8 @@ class TimeToAccuracy(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._stage = stage
+        if stage == "fit" and self._fitted and trainer.global_step == 0:  # another run; a checkpoint comes after this
+            self._begin()
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import math
 import warnings
@@ -439,3 +440,24 @@ def test_ends_repeat_where_the_shape_does():
 
 def test_lambdas_are_all_covered():
     assert {type(build(name, 100)) for name in LAMBDAS} == {s.LambdaLR, s.MultiplicativeLR}
+
+
+class Owner:
+    """A module whose method is the schedule; trying it out must not copy the module."""
+
+    def __init__(self):
+        self.copies = 0
+
+    def __deepcopy__(self, memo):
+        self.copies += 1
+        return self
+
+    def factor(self, step, length=50):
+        return max(0.0, 1 - step / length)
+
+
+@pytest.mark.parametrize("bind", [lambda owner: owner.factor, lambda owner: functools.partial(owner.factor, length=50)])
+def test_the_object_of_a_bound_method_is_not_copied(bind):
+    owner = Owner()
+    assert [end.step for end in find_ends(bind(owner), 20, 50)] == [50]
+    assert owner.copies == 0

@@ -31,7 +31,10 @@ BAD = {
         ["fit", *NET, *RS2, "--trainer.callbacks.ratio=2.0"],
         "RS2Callback: `ratio` must be a number in (0, 1], ",
     ),
-    "mode": (["fit", *NET, *RS2, "--trainer.callbacks.mode=a"], "expected without, independent or bootstrap, but got"),
+    "mode": (
+        ["fit", *NET, *RS2, "--trainer.callbacks.mode=a"],
+        "expected without, independent, bootstrap or loss, but got",
+    ),
     "argument": (["fit", *NET, *RS2, "--trainer.callbacks.ratios=1"], "Did you mean ratio?"),
     "union": (["fit", *NET, *RS2, "--trainer.callbacks.validate=1.5"], "expected pass, round or int, but got '1.5'."),
     "accelerator": (["fit", *NET, "--trainer.accelerator=foo"], "`accelerator='foo'`"),
@@ -66,7 +69,7 @@ BAD_YAML = {
     ),
     "argument": (
         "trainer:\n  callbacks:\n    class_path: lightning_adapt.RS2Callback\n    init_args: {mode: foo}\n",
-        "`mode` of lightning_adapt.RS2Callback: expected without, independent or bootstrap, but got 'foo'.",
+        "`mode` of lightning_adapt.RS2Callback: expected without, independent, bootstrap or loss, but got 'foo'.",
     ),
     "class": (
         "trainer:\n  callbacks:\n  - class_path: lightning_adapt.RS3Callback\n",

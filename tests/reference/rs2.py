@@ -129,3 +129,51 @@ def smallest_ratio(n: int, global_batch: int) -> float:
     while millionths * n < 10**6 * global_batch:
         millionths += 1
     return millionths / 10**6
+
+
+def loss_weights(
+    losses: list[float], power: float, loss_cap: float, uniform_mix: float, labels: list[int] | None = None
+) -> np.ndarray:
+    """Share of the visits of each row, one row after the other; NaN is a row without a loss."""
+    known = sorted(loss for loss in losses if loss == loss)
+    n, labels = len(losses), labels or [0] * len(losses)
+    raw = [1.0] * n
+    if known:
+        place = (len(known) - 1) * loss_cap  # of the quantile, between two of the sorted losses
+        low, high = known[int(place)], known[min(int(place) + 1, len(known) - 1)]
+        cap = low + (high - low) * (place - int(place))
+        mean = sum(min(loss, cap) ** power for loss in known) / len(known)
+        raw = [min(loss, cap) ** power if loss == loss else mean for loss in losses]
+    shares = np.zeros(n)
+    for label in set(labels):
+        rows = [row for row in range(n) if labels[row] == label]
+        total = sum(raw[row] for row in rows)
+        for row in rows:
+            inside = raw[row] / total if total > 0 else 1 / len(rows)
+            shares[row] = (1 - uniform_mix) * inside * len(rows) / n + uniform_mix / n
+    return shares
+
+
+def shared_out(weights: list[float], k: int) -> list[float]:
+    """k visits in proportion to the weights, at most one each: the largest weight is served first."""
+    visits, left, total = [0.0] * len(weights), float(k), sum(weights)
+    order = sorted(range(len(weights)), key=lambda row: -weights[row])
+    for place, row in enumerate(order):
+        fair = left * weights[row] / total if total > 1e-12 else left / (len(order) - place)
+        visits[row] = min(1.0, fair)
+        left, total = left - visits[row], total - weights[row]
+    return visits
+
+
+def most_owed(
+    owed: list[float], weights: list[float], k: int, seed: int, round_index: int
+) -> tuple[list[int], list[float]]:
+    """The rows of a round in their order, and the debts after it, from the definition."""
+    due = [debt + visits for debt, visits in zip(owed, shared_out(weights, k), strict=True)]
+    key = key_of(seed, round_index, 3)
+    rank = [debt + splitmix_finaliser((row + key) % WORD) // 2**11 / 2**53 for row, debt in enumerate(due)]
+    drawn = sorted(range(len(owed)), key=lambda row: -rank[row])[:k]
+    own = torch.Generator()
+    own.manual_seed(key_of(seed, round_index, 4) // 2)
+    order = [drawn[place] for place in torch.randperm(k, generator=own).tolist()]
+    return order, [debt - (row in drawn) for row, debt in enumerate(due)]

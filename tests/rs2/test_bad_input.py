@@ -19,6 +19,7 @@ from lightning_adapt import RS2Callback, RS2DataModule, RS2Sampler, rs2_loader
 from lightning_adapt._shared.batch_sampler import EpochBatchSampler
 from lightning_adapt._shared.row_sampler import RowSampler
 from lightning_adapt.rs2.functional import expected_coverage, permute, round_size
+from tests.foreign import ForeignData
 from tests.rs2.parts import Module, Rows, row_loader, small_trainer
 
 
@@ -134,6 +135,7 @@ CASES = {
     "callback on_conflict": (lambda: RS2Callback(on_conflict="skip"), V, "`on_conflict`", "'raise', 'warn'", "'skip'", "Use 'raise'"),
     "callback flag as a word": (lambda: RS2Callback(stratify="yes"), T, "`stratify`", "True or False", "'yes'", "Pass True"),
     "datamodule around a loader": (lambda: RS2DataModule(row_loader()), T, "`inner`", "LightningDataModule", "DataLoader", "rs2_loader"),
+    "datamodule of mode loss": (lambda: RS2DataModule(ForeignData(), mode="loss"), V, "`mode`", "one of 'without', 'independent', 'bootstrap'", "'loss'", "use RS2Callback."),
     "rs2_loader of a list": (lambda: rs2_loader([1, 2]), V, "train loader", "a torch DataLoader", "list", "wrap your data"),
     "state with another batch size": (
         lambda: loader_state_into(rs2_loader(row_loader(batch_size=2), 0.25)), V, "`batch_size`", "global batch is 4", "got 2", "Keep ranks times batch size",

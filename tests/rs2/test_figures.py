@@ -1,13 +1,15 @@
-"""The coverage figure shows the sampler's own numbers."""
+"""The figures show the sampler's own numbers."""
 
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+import torch
 
 from lightning_adapt import RS2Sampler
 from lightning_adapt.rs2 import figures
-from lightning_adapt.rs2.figures import coverage_figure
+from lightning_adapt.rs2.figures import coverage_figure, loss_figure
 from tests.reference import rs2 as reference
 
 
@@ -53,3 +55,23 @@ def test_a_sampler_over_chosen_rows_is_drawn():
 def test_rounds_are_checked(rounds):
     with pytest.raises((TypeError, ValueError), match="`rounds` must be a whole number >= 1"):
         coverage_figure(RS2Sampler(10, 0.5), rounds)
+
+
+def test_the_loss_figure_shows_the_losses_their_cut_and_the_visits():
+    sampler = RS2Sampler(100, 0.5, mode="loss", warm_rounds=2, loss_cap=0.5)
+    rows = torch.tensor(list(sampler))
+    sampler.record(rows, torch.arange(1.0, 51.0))
+    left, right = loss_figure(sampler).axes
+    assert sum(bar.get_height() for bar in left.patches) == 50
+    assert left.get_lines()[0].get_xdata()[0] == pytest.approx(25.5)
+    capped = np.minimum(np.arange(1.0, 51.0), 25.5)
+    assert right.get_lines()[0].get_ydata() == pytest.approx(capped / capped.mean())
+
+
+def test_figures_refuse_the_mode_they_cannot_draw():
+    guided = RS2Sampler(10, 0.5, mode="loss", warm_rounds=1)
+    with pytest.raises(ValueError, match=r"`sampler` must be of a mode whose rounds can be drawn again.*loss_figure"):
+        coverage_figure(guided, 1)
+    for empty in (guided, RS2Sampler(10, 0.5)):
+        with pytest.raises(ValueError, match=r"`sampler` must be of mode 'loss' with losses"):
+            loss_figure(empty)

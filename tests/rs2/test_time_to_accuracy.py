@@ -408,6 +408,26 @@ def test_testing_an_early_checkpoint_does_not_take_back_the_result(clock):
     assert [point.step for point in fresh.curve] == [4], "who has measured nothing may look at a saved result"
 
 
+def test_another_run_with_the_same_callback_begins_anew(clock):
+    tta = TimeToAccuracy("val_accuracy", 0.5, selection_seconds=7)
+    fit(Timed(clock, [0.5, 0.6]), tta)
+    fit(Timed(clock, [0.25, 0.7]), tta)
+    assert [point[:4] for point in tta.curve] == [
+        (4, EPOCH, VALIDATION, 7),
+        (8, 2 * EPOCH, 2 * VALIDATION, 7),
+    ]
+    assert tta.seconds_to[0.5]["step"] == 8
+
+
+def test_the_same_run_with_more_epochs_goes_on(clock):
+    tta, module = TimeToAccuracy("val_accuracy", 0.9), Timed(clock, [0.25, 0.5, 0.9])
+    runner = fit(module, tta, max_epochs=2)
+    runner.fit_loop.max_epochs = 3
+    runner.fit(module)
+    assert [point.step for point in tta.curve] == [4, 8, 12]
+    assert tta.seconds_to[0.9]["train"] == 3 * EPOCH
+
+
 # -- several processes ------------------------------------------------------------------------------------------------
 class UnequalRanks(Timed):
     """Rank 1 takes three times as long, and nobody syncs the metric."""

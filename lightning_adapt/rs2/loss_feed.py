@@ -1,0 +1,172 @@
+"""LossFeed: brings the losses of a Lightning training step to loss-guided rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from lightning_adapt._shared.checks import problem
+from lightning_adapt._shared.collectives import gather_rows
+from lightning_adapt.rs2.combinations import check_guide_is_used
+from lightning_adapt.rs2.guide import GUIDE_DEFAULTS, GuideOptions, check_warm_rounds, make_guide
+from lightning_adapt.rs2.sampler import RS2Sampler
+
+__all__ = ["LossFeed"]
+
+DEFAULT_KEY = "sample_loss"
+
+
+class LossFeed:
+    """Collects the losses of each training step, and hands those of all ranks to the sampler.
+
+    The rows behind a batch follow from its number: the sampler knows what it drew. Losses stay on their device until
+    the end of the round, so that no step waits for them.
+
+    Args:
+        sampler: The sampler, of mode "loss".
+        loss_key: Key of the losses in what `training_step` returns, shape (B,).
+        index_key: Key of the rows of the data set there, shape (B,), int64; None: the sampler's own order.
+    """
+
+    def __init__(self, sampler: RS2Sampler, loss_key: str, index_key: str | None) -> None:
+        self.sampler, self.loss_key, self.index_key = sampler, loss_key, index_key
+        self._places: list[Tensor] = []  # in the round, all ranks together
+        self._rows: list[Tensor] = []
+        self._losses: list[Tensor] = []
+
+    def take(self, outputs: Any, batch_idx: int) -> None:
+        """Note the losses of a training step.
+
+        Args:
+            outputs: What `on_train_batch_end` was given.
+            batch_idx: Number of the batch in the round.
+
+        Raises:
+            MisconfigurationException: If the losses or rows are missing, or do not fit the batch.
+        """
+        size, ranks = self.sampler.round_to or 1, self.sampler.num_replicas
+        over = self.index_key is None and batch_idx * size >= len(self.sampler)  # a longer loader beside it runs on
+        if not outputs or over:  # without outputs, the step was skipped
+            return
+        if not isinstance(outputs, Mapping) or self.loss_key not in outputs:
+            raise MisconfigurationException(_missing("loss_key", self.loss_key, outputs))
+        # a copy: a compiled step uses the memory of its outputs again
+        losses = torch.as_tensor(outputs[self.loss_key]).detach().to(torch.float32, copy=True)
+        if self.index_key is None:
+            rows = self.sampler.rank_rows(batch_idx * size, size)
+        elif self.index_key in outputs:
+            rows = torch.as_tensor(outputs[self.index_key]).detach().to(torch.int64, copy=True)
+        else:
+            raise MisconfigurationException(_missing("index_key", self.index_key, outputs))
+        if losses.shape != rows.shape or losses.ndim != 1:
+            allowed = f"one number per sample, of shape {tuple(rows.shape)}"
+            remedy = (
+                "Return losses computed with reduction='none' and averaged over everything but the batch; where a "
+                "collate_fn drops or adds samples, return their rows, too, and name them in `index_key`."
+            )
+            raise MisconfigurationException(
+                problem(f"outputs[{self.loss_key!r}]", allowed, tuple(losses.shape), remedy)
+            )
+        self._places.append((batch_idx * size + torch.arange(len(rows))) * ranks + self.sampler.rank)
+        self._rows.append(rows)
+        self._losses.append(losses)
+
+    def flush(self, trainer: Any) -> None:
+        """Hand what was collected on all ranks to the sampler; every rank must call it.
+
+        Args:
+            trainer: The Trainer.
+
+        Raises:
+            MisconfigurationException: If a loss is negative, or a row lies outside the data set.
+        """
+        device = self._losses[0].device if self._losses else torch.device("cpu")
+        nothing = torch.empty(0, dtype=torch.int64)
+        losses = gather_rows(trainer, torch.cat(self._losses or [torch.empty(0)]))
+        rows = gather_rows(trainer, torch.cat([part.to(device) for part in self._rows] or [nothing]))
+        places = gather_rows(trainer, torch.cat(self._places or [nothing]).to(device))
+        self._places, self._rows, self._losses = [], [], []
+        order = torch.argsort(places, stable=True)  # of two losses of a row the later counts, on whichever rank it is
+        try:
+            self.sampler.record(rows[order], losses[order])
+        except ValueError as problem_found:
+            raise MisconfigurationException(str(problem_found)) from problem_found
+
+    def check_any(self) -> None:
+        """Raise at the end of a round if no loss has come so far: the rounds would never be guided.
+
+        Raises:
+            MisconfigurationException: If no row has a usable loss.
+        """
+        if self.sampler.guide is not None and not self.sampler.guide.seen():
+            received = "no usable loss in a whole round (steps skipped, returned nothing, or gave NaN)"
+            raise MisconfigurationException(problem("loss_key", _ALLOWED, received, _remedy(self.loss_key)))
+
+
+def planned_rounds(trainer: Any, batches: int, warm_rounds: float) -> int | None:
+    """Return the rounds that a run will have, as far as the Trainer's arguments tell.
+
+    Args:
+        trainer: The Trainer.
+        batches: Batches of a round.
+        warm_rounds: The argument of that name, which needs them where it is a share.
+
+    Returns:
+        Rounds, >= 1; None when neither `max_epochs` nor `max_steps` bounds the run.
+
+    Raises:
+        MisconfigurationException: If they are needed and unknown.
+    """
+    bounds = []
+    warm_rounds = check_warm_rounds(warm_rounds)
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        bounds.append(int(trainer.max_epochs))
+    if trainer.max_steps > 0 and trainer.lightning_module.automatic_optimization:  # else, several steps a batch
+        bounds.append(-(-int(trainer.max_steps) // -(-batches // trainer.accumulate_grad_batches)))
+    if not bounds and not isinstance(warm_rounds, int):
+        allowed = "a whole number of rounds where neither max_epochs nor max_steps says how long the run is"
+        raise MisconfigurationException(problem("warm_rounds", allowed, warm_rounds, "Pass warm_rounds=5, say."))
+    return min(bounds) if bounds else None
+
+
+def check_feed(mode: str, loss_key: Any, index_key: Any, guide: GuideOptions) -> None:
+    """Check the arguments of loss-guided rounds that a callback takes.
+
+    Args:
+        mode: Mode of the sampler.
+        loss_key: As in `LossFeed`.
+        index_key: As in `LossFeed`.
+        guide: As the keyword arguments of `LossGuide`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If one is out of range, or is given without mode "loss".
+    """
+    for name, key, default in (("loss_key", loss_key, DEFAULT_KEY), ("index_key", index_key, None)):
+        if not isinstance(key, str) and key is not default:
+            remedy = f"Pass the key that training_step uses, for example {DEFAULT_KEY!r}."
+            raise TypeError(problem(name, "a string", key, remedy))
+    keys = {"loss_key": loss_key, "index_key": index_key}
+    check_guide_is_used(mode, {**keys, **guide}, {"loss_key": DEFAULT_KEY, "index_key": None, **GUIDE_DEFAULTS})
+    make_guide(guide, total_rounds=1)
+
+
+_ALLOWED = "a key of what training_step returns"
+
+
+def _missing(argument: str, key: str, outputs: Any) -> str:
+    found = sorted(map(str, outputs)) if isinstance(outputs, Mapping) else type(outputs).__name__
+    rows = "Return the rows of the data set under it, or leave index_key out."
+    remedy = _remedy(key) if argument == "loss_key" else rows
+    return problem(argument, _ALLOWED, f"{key!r}, and it returned {found}", remedy)
+
+
+def _remedy(loss_key: str) -> str:
+    return (
+        "mode='loss' needs the loss of every sample: return {'loss': losses.mean(), "
+        f"{loss_key!r}: losses.detach()}} with losses from reduction='none'."
+    )
