@@ -183,18 +183,16 @@ class EpochSampler(DistributedSampler[Any]):
             rows[first : first + 4 * _CHUNK] = self._source_rows(self.draw(epoch, positions))
         return rows
 
-    def rank_rows(self, first: int, count: int) -> Tensor:
-        """Return the data set rows that this rank draws in the running epoch, from its sample `first` on.
+    def rank_rows(self, samples: Tensor) -> Tensor:
+        """Return the data set rows that this rank draws in the running epoch.
 
         Args:
-            first: Samples of this rank before them.
-            count: How many; fewer come at the end of the epoch.
+            samples: Which of its samples, 0 <= s < len(self). Shape (S,), dtype int64.
 
         Returns:
-            Rows of the data set. Shape (<= count,), dtype int64.
+            Rows of the data set. Shape (S,), dtype int64.
         """
-        end = min(first + count, len(self))
-        return self._source_rows(self.draw(self.epoch, torch.arange(first, end) * self.num_replicas + self.rank))
+        return self._source_rows(self.draw(self.epoch, samples * self.num_replicas + self.rank))
 
     # -- resume ---------------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:

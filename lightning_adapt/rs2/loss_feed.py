@@ -34,9 +34,11 @@ class LossFeed:
 
     def __init__(self, sampler: RS2Sampler, loss_key: str, index_key: str | None) -> None:
         self.sampler, self.loss_key, self.index_key = sampler, loss_key, index_key
-        self._places: list[Tensor] = []  # in the round, all ranks together
-        self._rows: list[Tensor] = []
+        self._first: list[int] = []  # of each batch, its first sample of this rank in the round
+        self._rows: list[Tensor] = []  # only with `index_key`
         self._losses: list[Tensor] = []
+        self._length: int | None = None  # samples of this rank in the round; asking the sampler takes its time
+        self._any = False
 
     def take(self, outputs: Any, batch_idx: int) -> None:
         """Note the losses of a training step.
@@ -48,32 +50,24 @@ class LossFeed:
         Raises:
             MisconfigurationException: If the losses or rows are missing, or do not fit the batch.
         """
-        size, ranks = self.sampler.round_to or 1, self.sampler.num_replicas
-        over = self.index_key is None and batch_idx * size >= len(self.sampler)  # a longer loader beside it runs on
+        size = self.sampler.round_to or 1  # a round is whole batches
+        self._length = len(self.sampler) if self._length is None else self._length
+        over = self.index_key is None and batch_idx * size >= self._length  # a longer loader beside it runs on
         if not outputs or over:  # without outputs, the step was skipped
             return
         if not isinstance(outputs, Mapping) or self.loss_key not in outputs:
             raise MisconfigurationException(_missing("loss_key", self.loss_key, outputs))
-        # a copy: a compiled step uses the memory of its outputs again
-        losses = torch.as_tensor(outputs[self.loss_key]).detach().to(torch.float32, copy=True)
-        if self.index_key is None:
-            rows = self.sampler.rank_rows(batch_idx * size, size)
-        elif self.index_key in outputs:
-            rows = torch.as_tensor(outputs[self.index_key]).detach().to(torch.int64, copy=True)
-        else:
-            raise MisconfigurationException(_missing("index_key", self.index_key, outputs))
-        if losses.shape != rows.shape or losses.ndim != 1:
-            allowed = f"one number per sample, of shape {tuple(rows.shape)}"
-            remedy = (
-                "Return losses computed with reduction='none' and averaged over everything but the batch; where a "
-                "collate_fn drops or adds samples, return their rows, too, and name them in `index_key`."
-            )
-            raise MisconfigurationException(
-                problem(f"outputs[{self.loss_key!r}]", allowed, tuple(losses.shape), remedy)
-            )
-        self._places.append((batch_idx * size + torch.arange(len(rows))) * ranks + self.sampler.rank)
-        self._rows.append(rows)
-        self._losses.append(losses)
+        losses, shape = torch.as_tensor(outputs[self.loss_key]), torch.Size([size])
+        if self.index_key is not None:
+            if self.index_key not in outputs:
+                raise MisconfigurationException(_missing("index_key", self.index_key, outputs))
+            # copies: a compiled step uses the memory of its outputs again
+            self._rows.append(torch.as_tensor(outputs[self.index_key]).detach().to(torch.int64, copy=True))
+            shape = self._rows[-1].shape
+        if losses.shape != shape or losses.ndim != 1:
+            raise MisconfigurationException(_misshapen(self.loss_key, tuple(shape), tuple(losses.shape)))
+        self._first.append(batch_idx * size)
+        self._losses.append(losses.detach().to(torch.float32, copy=True))
 
     def flush(self, trainer: Any) -> None:
         """Hand what was collected on all ranks to the sampler; every rank must call it.
@@ -84,12 +78,15 @@ class LossFeed:
         Raises:
             MisconfigurationException: If a loss is negative, or a row lies outside the data set.
         """
-        device = self._losses[0].device if self._losses else torch.device("cpu")
+        ranks = self.sampler.num_replicas
+        parts = [first + torch.arange(len(part)) for first, part in zip(self._first, self._losses, strict=True)]
         nothing = torch.empty(0, dtype=torch.int64)
-        losses = gather_rows(trainer, torch.cat(self._losses or [torch.empty(0)]))
-        rows = gather_rows(trainer, torch.cat([part.to(device) for part in self._rows] or [nothing]))
-        places = gather_rows(trainer, torch.cat(self._places or [nothing]).to(device))
-        self._places, self._rows, self._losses = [], [], []
+        mine = torch.cat(parts or [nothing])
+        rows = self.sampler.rank_rows(mine) if self.index_key is None else torch.cat(self._rows or [nothing])
+        losses = torch.cat(self._losses or [torch.empty(0)])
+        places = mine * ranks + self.sampler.rank  # in the round, all ranks together
+        self._first, self._rows, self._losses, self._length = [], [], [], None
+        rows, losses, places = (gather_rows(trainer, part.to(losses.device)) for part in (rows, losses, places))
         order = torch.argsort(places, stable=True)  # of two losses of a row the later counts, on whichever rank it is
         try:
             self.sampler.record(rows[order], losses[order])
@@ -102,7 +99,8 @@ class LossFeed:
         Raises:
             MisconfigurationException: If no row has a usable loss.
         """
-        if self.sampler.guide is not None and not self.sampler.guide.seen():
+        self._any = self._any or (self.sampler.guide is not None and self.sampler.guide.seen() > 0)
+        if not self._any:
             received = "no usable loss in a whole round (steps skipped, returned nothing, or gave NaN)"
             raise MisconfigurationException(problem("loss_key", _ALLOWED, received, _remedy(self.loss_key)))
 
@@ -163,6 +161,14 @@ def _missing(argument: str, key: str, outputs: Any) -> str:
     rows = "Return the rows of the data set under it, or leave index_key out."
     remedy = _remedy(key) if argument == "loss_key" else rows
     return problem(argument, _ALLOWED, f"{key!r}, and it returned {found}", remedy)
+
+
+def _misshapen(loss_key: str, expected: tuple[int, ...], received: tuple[int, ...]) -> str:
+    remedy = (
+        "Return losses computed with reduction='none' and averaged over everything but the batch; where a collate_fn "
+        "drops or adds samples, return their rows, too, and name them in `index_key`."
+    )
+    return problem(f"outputs[{loss_key!r}]", f"one number per sample, of shape {expected}", received, remedy)
 
 
 def _remedy(loss_key: str) -> str:
