@@ -86,6 +86,21 @@ def batches_to_skip(trainer: Any) -> int:
     return int(loop.epoch_loop.batch_progress.current.ready) if loop.restarting else 0
 
 
+def position_in_run(trainer: Any) -> tuple[int, int]:
+    """Return the epoch that runs and the batches of it that are used.
+
+    Not what the Trainer passes to `set_epoch`: resumed after a run that `max_steps` ended inside an epoch, it continues
+    that epoch's batches under the next one's number (read in 2.6.6), and skips what is left of the first.
+
+    Args:
+        trainer: The Trainer, at the first batch of the epoch.
+
+    Returns:
+        The epoch, and batches of this rank.
+    """
+    return int(trainer.current_epoch), batches_to_skip(trainer)
+
+
 def is_combined_loader(loaders: Any) -> bool:
     """Say whether an object is a Lightning `CombinedLoader` (of either package name).
 

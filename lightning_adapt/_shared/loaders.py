@@ -40,7 +40,7 @@ class LoaderParts(NamedTuple):
 
 
 def rebuild_loader(
-    loader: DataLoader[Any], sampler: EpochSampler, *, position: Callable[[], int] | None = None
+    loader: DataLoader[Any], sampler: EpochSampler, *, position: Callable[[], tuple[int, int]] | None = None
 ) -> ResumableLoader:
     """Return a loader like the given one that draws from our sampler.
 

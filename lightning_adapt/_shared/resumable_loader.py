@@ -25,9 +25,10 @@ class ResumableLoader(DataLoader[Any]):
     Args:
         dataset: A map-style data set.
         sampler: One of our samplers.
-        position: Returns the batches of the running epoch already used; read at the first `next` of the first iterator
-            (a Trainer's own: it makes one as soon as it has the loader). Whoever passes it also checks on resume that
-            it means the same samples. None: counted by the loader and restored by `load_state_dict`.
+        position: Returns the running epoch and its batches already used; read at the first `next` of an iterator, the
+            batches only by the first one (a Trainer's own: it makes one as soon as it has the loader). Whoever passes
+            it also checks on resume that it means the same samples. None: the epoch is the sampler's, and the batches
+            are counted by the loader and restored by `load_state_dict`.
         **options: The other arguments of `DataLoader`.
     """
 
@@ -36,12 +37,13 @@ class ResumableLoader(DataLoader[Any]):
         dataset: Dataset[Any],
         *,
         sampler: EpochSampler,
-        position: Callable[[], int] | None = None,
+        position: Callable[[], tuple[int, int]] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(dataset, sampler=sampler, **options)
         self._position = position
-        self._start: Callable[[], int] | None = position  # for the first iterator made from now on
+        # for the first iterator made from now on
+        self._start: Callable[[], int] | None = None if position is None else lambda: position()[1]
         self._lead: weakref.ref[_LazyIterator] | None = None  # whose batches count, and who has the kept workers
         self._delivered = 0
         self._counted_epoch = -1  # the epoch that the count belongs to
@@ -61,6 +63,8 @@ class ResumableLoader(DataLoader[Any]):
         BatchNorm statistics) would end the first one early.
         """
         sampler: EpochSampler = self.sampler  # type: ignore[assignment]
+        if self._position is not None:  # a Trainer may set another: see compat.position_in_run
+            sampler.set_epoch(self._position()[0])
         sampler.start_at(iterator.delivered * (self.batch_size or 1))
         lead = self._lead() if self._lead is not None else None
         if lead is not None and not lead.finished:

@@ -267,7 +267,7 @@ def _report(texts: list[str], wrong: list[_Finding], action: str, owner: str) ->
     by_epoch = any(finding.unit == "epochs" and not finding.meant_steps for finding in wrong)
     ways += ["`trainer.max_epochs`"] if by_epoch else []
     remedy = f"Build the schedule from {' or '.join(ways)} in configure_optimizers"
-    if action != "rescale":
+    if action != "rescale" and not all(finding.meant_steps for finding in wrong):
         remedy += f', or use {owner}(lr_horizon="rescale")'
     message = f"{owner}: the learning-rate schedule does not fit the run. {' '.join(texts)} {remedy}."
     if action == "error":

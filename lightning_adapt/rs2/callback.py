@@ -25,7 +25,7 @@ from lightning_adapt._shared.sampling import check_fingerprint
 from lightning_adapt._shared.schedules import ACTIONS, Action, check_horizons
 from lightning_adapt._shared.state import read_version, with_version
 from lightning_adapt.rs2.figures import coverage_figure, loss_figure
-from lightning_adapt.rs2.guide import GuideOptions, make_guide
+from lightning_adapt.rs2.guide import GuideOptions
 from lightning_adapt.rs2.loader import rs2_loader
 from lightning_adapt.rs2.loss_feed import DEFAULT_KEY, LossFeed, check_feed, planned_rounds
 from lightning_adapt.rs2.sampler import MODES, Mode, RS2Sampler
@@ -52,9 +52,10 @@ class RS2Callback(Callback):
     Args:
         ratio: Share of the data per round, in (0, 1]; the paper's r. 1 changes nothing unless you ask for
             bootstrap, stratify or another `validate`.
-        mode: "without" replacement over rounds (default), "independent" or "bootstrap"; "loss": rounds guided by the
-            losses that `training_step` returns under `loss_key`; see `RS2Sampler`.
-        stratify: Keep the class proportions in every round; reads the data set's `targets`, `labels` or `y`.
+        mode: "without" replacement over rounds (default), "independent", "bootstrap" or "loss": guided by the losses
+            that `training_step` returns under `loss_key`, for runs of about two passes; see `RS2Sampler`.
+        stratify: Keep the class proportions in every round (mode "loss": over the rounds); reads the data set's
+            `targets`, `labels` or `y`.
         loader: Which train loader when there are several: a dict key or a position.
         validate: "pass": validate once per pass over the data, that is every round(1/ratio) rounds times
             `check_val_every_n_epoch`, and in the last round, as far as `max_epochs` or `max_steps` tells which that is
@@ -62,8 +63,7 @@ class RS2Callback(Callback):
             last. ReduceLROnPlateau and EarlyStopping follow, ModelCheckpoint saves after validation; to keep
             `EarlyStopping(check_on_train_epoch_end=True)`, use "round".
         on_conflict: "raise" when the loader cannot be sampled; "warn" to train on it unchanged.
-        lr_horizon: What to do when a learning-rate schedule was built for another number of steps than the run has:
-            "warn", "rescale" it to the run, "error" or "ignore".
+        lr_horizon: When a learning-rate schedule fits another number of steps: "warn", "rescale", "error", "ignore".
         loss_key: Mode "loss": key of the loss of each sample in the dict that `training_step` returns, shape (B,).
         index_key: Mode "loss": key of the samples' rows there; needed only where a collate_fn drops or adds samples.
         warm_rounds: Mode "loss": plain rounds first, a share of the run or a whole number; a resumed run keeps its own.
@@ -72,7 +72,7 @@ class RS2Callback(Callback):
         uniform_mix: Mode "loss": share of the visits that are spread evenly.
         seed: Seed of the sample order, the same on all ranks.
         enabled: False to switch the callback off.
-        log_figure: Log a figure of the coverage (or the losses) at the end of `fit` (extra `figures`).
+        log_figure: Log a figure of the coverage or the losses at the end of `fit` (extra `figures`).
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -124,6 +124,7 @@ class RS2Callback(Callback):
         self._validation = RoundValidation(self.state_key)
         self._feed: LossFeed | None = None  # of the last run in mode "loss"
         self._known: dict[str, Any] | None = None
+        self._running = False
 
     @property
     @override
@@ -143,7 +144,7 @@ class RS2Callback(Callback):
         if stage != "fit":
             return
         goes_on = self._feed is not None and trainer.current_epoch > 0  # the same run, with more epochs
-        self._known = self.state_dict().get("guide") if goes_on else None
+        self._known = self.state_dict() if goes_on else None
         self.sampler = self._feed = self._restored = None  # a checkpoint to resume from is read after this
         if self.neutral:
             return
@@ -165,6 +166,7 @@ class RS2Callback(Callback):
     def _detach(self, trainer: Trainer) -> None:
         compat.remove_train_loader_transform(trainer, self.state_key)
         self._validation.stop(trainer)
+        self._running = False
 
     # -- the loader -----------------------------------------------------------------------------------------------
     def _sampled(self, trainer: Trainer, loaders: Any) -> Any:
@@ -180,7 +182,7 @@ class RS2Callback(Callback):
                 mode=self.mode,
                 stratify=self.stratify,
                 seed=self.seed,
-                position=lambda: compat.batches_to_skip(trainer),
+                position=lambda: compat.position_in_run(trainer),
                 **ranks,
                 **placeholder,
             )
@@ -196,8 +198,8 @@ class RS2Callback(Callback):
 
     def _take_over(self, sampler: RS2Sampler) -> None:
         """Use a new sampler; one for loaders reloaded inside a run goes on from what the last one knew."""
-        if self._feed is not None and self.sampler is not None:
-            sampler.guide, self._feed.sampler = self.sampler.guide, sampler
+        if self._feed is not None:
+            self._feed.use(sampler, self.state_dict())
         self.sampler = sampler
 
     def _conflict(self, message: str, cause: Exception | None = None) -> None:
@@ -211,12 +213,13 @@ class RS2Callback(Callback):
         if self.sampler is None:
             return
         batches = len(self.sampler) // (self.sampler.round_to or 1)
-        known = self._known if self._restored is None else self._restored.get("guide")
+        known = self._restored or self._known
         self._check_restored(self.sampler)
         if self.mode == "loss":
             total = planned_rounds(trainer, batches, self.guide_options["warm_rounds"])
-            self.sampler.guide = make_guide(self.guide_options, total, known)
-            self._feed = LossFeed(self.sampler, self.loss_key, self.index_key)
+            self._feed = LossFeed(self.loss_key, self.index_key, self.guide_options, total)
+            self._feed.use(self.sampler, known)
+        self._running = True
         self._whole_rounds = self._check_whole_rounds(trainer, batches)
         if not _is_dev_run(trainer):
             usual = -(-self.sampler.n_rows // self.sampler.multiple)
@@ -270,11 +273,9 @@ class RS2Callback(Callback):
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.sampler is not None and self.log_figure and trainer.is_global_zero and not _is_dev_run(trainer):
-            if self._feed is not None:
-                log_figure(trainer, "rs2/losses", loss_figure(self.sampler), step=trainer.global_step)
-                return
-            figure = coverage_figure(self.sampler, rounds=max(trainer.current_epoch, 1))
-            log_figure(trainer, "rs2/coverage", figure, step=trainer.global_step)
+            guided, rounds = self._feed is not None, max(trainer.current_epoch, 1)
+            figure = loss_figure(self.sampler) if guided else coverage_figure(self.sampler, rounds)
+            log_figure(trainer, "rs2/losses" if guided else "rs2/coverage", figure, step=trainer.global_step)
 
     # -- resume ---------------------------------------------------------------------------------------------------
     @override
@@ -296,7 +297,10 @@ class RS2Callback(Callback):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         read_version(state_dict, STATE_VERSION, "RS2Callback")
-        self._restored = state_dict
+        if self._running and self._feed is not None:  # the search for a learning rate takes back what it did
+            self._feed.use(self._feed.sampler, state_dict)
+        else:
+            self._restored = state_dict
 
     def _check_restored(self, sampler: RS2Sampler) -> None:
         """Compare the checkpoint with this run; in `on_train_start`, where every strategy has restored it."""

@@ -121,16 +121,17 @@ class RS2DataModule(LightningDataModule):
             return compat.RaisesWhenUsed(MisconfigurationException(str(problem_found)))
 
     def _rounds(self, loader: Any) -> Any:
+        position = None if self.trainer is None else self._position  # without a Trainer, set_epoch says the round
         rounds = rs2_loader(
-            loader, self.ratio, mode=self.mode, stratify=self.stratify, seed=self.seed, position=self._position
+            loader, self.ratio, mode=self.mode, stratify=self.stratify, seed=self.seed, position=position
         )
         self._fingerprint = {**rounds.sampler.fingerprint(), "global batch": rounds.sampler.multiple}  # type: ignore[attr-defined]
         if self._restored is not None:
             check_fingerprint("RS2DataModule", saved=self._restored, here=self._fingerprint)
         return rounds
 
-    def _position(self) -> int:
-        return 0 if self.trainer is None else compat.batches_to_skip(self.trainer)
+    def _position(self) -> tuple[int, int]:
+        return compat.position_in_run(self.trainer)
 
     @override
     def state_dict(self) -> dict[str, Any]:

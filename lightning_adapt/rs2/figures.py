@@ -82,9 +82,12 @@ def loss_figure(sampler: RS2Sampler) -> Figure:
     if sampler.guide is None or not sampler.guide.seen():
         raise ValueError(problem("sampler", "of mode 'loss' with losses", sampler.mode, "Train a round first."))
     losses = sampler.guide.latest()
-    losses = losses[torch.isfinite(losses)]
-    guide = sampler.guide
-    weights = loss_weights(losses, power=guide.power, loss_cap=guide.loss_cap, uniform_mix=guide.uniform_mix)
+    known, guide = torch.isfinite(losses), sampler.guide
+    targets = None if sampler.targets is None else sampler.targets[: len(losses)][known]
+    losses = losses[known]
+    weights = loss_weights(
+        losses, power=guide.power, loss_cap=guide.loss_cap, uniform_mix=guide.uniform_mix, targets=targets
+    )
     visits = weights * len(losses)
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -26,7 +26,7 @@ def rs2_loader(
     num_replicas: int | None = None,
     rank: int | None = None,
     seed: int = 0,
-    position: Callable[[], int] | None = None,
+    position: Callable[[], tuple[int, int]] | None = None,
     **guide: Unpack[GuideOptions],
 ) -> ResumableLoader:
     """Return a loader like yours whose every epoch is one RS2 round.
@@ -44,7 +44,8 @@ def rs2_loader(
         num_replicas: Number of ranks. None: from the process group, at use.
         rank: This rank. None: from the process group, at use.
         seed: Seed shared by all ranks.
-        position: Returns the batches of the running round already used. None: counted by the loader itself.
+        position: Returns the running round and its batches already used. None: what `set_epoch` says, and counted by
+            the loader itself.
         guide: Mode "loss": `warm_rounds`, `total_rounds`, `power`, `loss_cap`, `uniform_mix` of `RS2Sampler`; call
             `loader.sampler.record(rows, losses)` after each step.
 

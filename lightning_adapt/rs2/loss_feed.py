@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_adapt._shared.checks import problem
@@ -18,6 +19,7 @@ from lightning_adapt.rs2.sampler import RS2Sampler
 __all__ = ["LossFeed"]
 
 DEFAULT_KEY = "sample_loss"
+_PASSES = (1.1, 4.0)  # over the data; what lies outside was measured to gain nothing, or to lose
 
 
 class LossFeed:
@@ -27,18 +29,47 @@ class LossFeed:
     the end of the round, so that no step waits for them.
 
     Args:
-        sampler: The sampler, of mode "loss".
         loss_key: Key of the losses in what `training_step` returns, shape (B,).
         index_key: Key of the rows of the data set there, shape (B,), int64; None: the sampler's own order.
+        options: The arguments of `LossGuide`.
+        total_rounds: The one of that name.
     """
 
-    def __init__(self, sampler: RS2Sampler, loss_key: str, index_key: str | None) -> None:
-        self.sampler, self.loss_key, self.index_key = sampler, loss_key, index_key
-        self._first: list[int] = []  # of each batch, its first sample of this rank in the round
-        self._rows: list[Tensor] = []  # only with `index_key`
-        self._losses: list[Tensor] = []
-        self._length: int | None = None  # samples of this rank in the round; asking the sampler takes its time
+    def __init__(self, loss_key: str, index_key: str | None, options: GuideOptions, total_rounds: int | None) -> None:
+        self.loss_key, self.index_key = loss_key, index_key
+        self.options, self.total_rounds = options, total_rounds
+        self.sampler: RS2Sampler
+        self._first: list[int]  # of each batch, its first sample of this rank in the round
+        self._rows: list[Tensor]  # only with `index_key`
+        self._losses: list[Tensor]
+        self._length: int | None  # samples of this rank in the round; asking the sampler takes its time
         self._any = False
+
+    def use(self, sampler: RS2Sampler, known: dict[str, Any] | None) -> None:
+        """Guide a sampler by what is known of the same rows; what was collected since is forgotten.
+
+        Args:
+            sampler: The sampler, of mode "loss".
+            known: State of the callback; None at the beginning of a run.
+        """
+        self.sampler, self._first, self._rows, self._losses, self._length = sampler, [], [], [], None
+        guide = None if known is None else known.get("guide")
+        if known is not None and guide is not None and known["fingerprint"] != sampler.fingerprint():
+            rank_zero_warn("RS2: the train data changed while losses guide the rounds; their losses begin anew.")
+            guide = None
+        if guide is None:
+            self._warn_of_length(sampler)
+        sampler.guide = make_guide(self.options, self.total_rounds, guide)
+
+    def _warn_of_length(self, sampler: RS2Sampler) -> None:
+        if self.total_rounds is None or self.total_rounds == 1:  # unknown, or one round to try things out
+            return
+        passes = self.total_rounds * sampler.epoch_size(0) / sampler.n_rows
+        if not _PASSES[0] < passes < _PASSES[1]:
+            rank_zero_warn(
+                f"RS2Callback: losses guide a run of {passes:.1f} passes over the data. In the benchmark they gained at"
+                " two passes, and gained nothing or lost at one and at six: compare it with mode='without'."
+            )
 
     def take(self, outputs: Any, batch_idx: int) -> None:
         """Note the losses of a training step.

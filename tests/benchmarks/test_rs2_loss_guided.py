@@ -104,6 +104,7 @@ def test_guided_rounds_see_the_losses_and_are_clocked(script, monkeypatch):
     assert 0 < run["selecting seconds"] < run["training seconds"]
 
 
+@pytest.mark.filterwarnings("ignore:.*losses guide a run of:UserWarning")
 def test_the_quick_run_does_what_is_checked_and_writes_it(script, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(script, "ROUNDS", 4)
     out = tmp_path / "out.json"

@@ -73,6 +73,25 @@ def test_resume_is_exact(name, estimate, workers, ranks, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("name", EXACT)
+def test_a_run_that_max_steps_ended_inside_an_epoch_goes_on_there(name, workers, tmp_path):
+    """Lightning numbers the samplers one epoch ahead from then on. Bounded by epochs, it holds the epoch for done."""
+    entry: Entry = REGISTRY[name]
+    whole = ForeignModule()
+    setup = entry.build(workers, 8)
+    trainer(tmp_path, setup.callbacks).fit(whole, **setup.data)
+    setup = entry.build(workers, 8)
+    checkpoint = ModelCheckpoint(tmp_path / "cut", "cut")
+    trainer(tmp_path, [*setup.callbacks, checkpoint], max_steps=10, max_epochs=-1).fit(ForeignModule(), **setup.data)
+    setup = entry.build(workers, 8)
+    resumed = ForeignModule()
+    path, options = tmp_path / "cut" / "cut.ckpt", {"max_steps": 16, "max_epochs": -1}
+    trainer(tmp_path, setup.callbacks, **options).fit(resumed, **setup.data, ckpt_path=path, weights_only=True)
+    assert [rows for _, rows in resumed.seen] == [rows for _, rows in whole.seen[10:]]
+    assert torch.equal(resumed.net[0].weight, whole.net[0].weight)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 def test_loaders_resume_as_far_as_lightning_restores_their_state(workers, tmp_path):
     for name in [name for name, entry in REGISTRY.items() if entry.resume == "loader"]:
         whole = run(REGISTRY[name].build(workers, 8), tmp_path / name, "whole", estimate=False)[0]

@@ -166,12 +166,12 @@ def test_a_state_without_version_is_refused():
 
 
 def test_a_position_given_from_outside_wins():
-    used = [3]
-    rounds = rs2_loader(row_loader(), 0.25, position=lambda: used[0])
-    whole = one_round(rs2_loader(row_loader(), 0.25), 0)
-    assert rows_of(rounds) == whole[3:]
-    used[0] = 0
-    assert rows_of(rounds) == whole
+    run = {"epoch": 2, "used": 3}
+    rounds = rs2_loader(row_loader(), 0.25, position=lambda: (run["epoch"], run["used"]))
+    rounds.sampler.set_epoch(7)  # not what the run says
+    assert rows_of(rounds) == one_round(rs2_loader(row_loader(), 0.25), 2)[3:]
+    run.update(epoch=3)
+    assert rows_of(rounds) == one_round(rs2_loader(row_loader(), 0.25), 3), "only the first iterator begins inside"
 
 
 def test_the_epoch_may_be_set_after_the_iterator_was_made():

@@ -8,8 +8,9 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.tuner import Tuner
+from torch.utils.data import DataLoader, TensorDataset
 
-from tests.foreign import loader, trainer
+from tests.foreign import ForeignData, loader, numbered_rows, trainer
 from tests.rs2.test_loss_rounds import BATCHES, LossModule, Note, fit, guided, known, rounds_of
 
 pytestmark = [
@@ -56,6 +57,63 @@ def test_a_tuner_leaves_no_trace(tmp_path):
     runner.fit(module, loader())
     assert module.seen == whole.seen
     assert known(again) == known(note)
+
+
+class FindsInside(LearningRateFinder):
+    """Searches again at the beginning of some epochs, as Lightning's documentation shows."""
+
+    def on_fit_start(self, trainer, pl_module) -> None:
+        pass
+
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        if trainer.current_epoch in (2, 4):
+            self.lr_find(trainer, pl_module)
+
+
+@pytest.mark.parametrize("first", ["finder", "rounds"])
+def test_a_finder_inside_training_leaves_no_trace(first, tmp_path):
+    whole, note, _, _ = fit(tmp_path, module=TunableModule())
+    finder, rs2, again = FindsInside(num_training_steps=30, update_attr=False), guided(), Note()
+    callbacks = [finder, rs2, again] if first == "finder" else [rs2, finder, again]
+    module = TunableModule()
+    trainer(tmp_path, callbacks, max_epochs=6).fit(module, loader())
+    by_round = {}
+    for epoch, rows in module.seen:
+        by_round.setdefault(epoch, []).append(rows)
+    expected = {}
+    for epoch, rows in whole.seen:
+        expected.setdefault(epoch, []).append(rows)
+    assert {epoch: rows[-BATCHES:] for epoch, rows in by_round.items() if epoch < 6} == expected
+    assert known(again) == known(note)
+
+
+def rows_loader(n):
+    features, _, labels = numbered_rows().tensors
+    return DataLoader(TensorDataset(features[:n], torch.arange(n), labels[:n]), 8, shuffle=True)
+
+
+def test_a_second_fit_on_fewer_rows_begins_anew_and_says_so(tmp_path):
+    module, note = TunableModule(), Note()
+    runner = trainer(tmp_path, [guided(), note], max_epochs=4)
+    runner.fit(module, loader())
+    runner.fit_loop.max_epochs = 6
+    with pytest.warns(UserWarning, match="the train data changed while losses guide the rounds"):
+        runner.fit(module, rows_loader(60))
+    assert len(note.losses) == 60
+
+
+class Shrinks(ForeignData):
+    def train_dataloader(self):
+        return rows_loader(107 if self.trainer.current_epoch < 3 else 60)
+
+
+def test_reloaded_data_that_shrink_begin_anew_and_say_so(tmp_path):
+    module, note = TunableModule(), Note()
+    runner = trainer(tmp_path, [guided(), note], max_epochs=6, reload_dataloaders_every_n_epochs=1)
+    with pytest.warns(UserWarning, match="the train data changed while losses guide the rounds"):
+        runner.fit(module, datamodule=Shrinks())
+    assert len(note.losses) == 60
+    assert len(module.seen) == 3 * BATCHES + 3 * 2
 
 
 def test_a_second_fit_goes_on_from_the_losses(tmp_path):

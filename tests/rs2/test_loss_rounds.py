@@ -298,6 +298,15 @@ def test_warm_rounds_are_a_share_of_the_run(options, warm, tmp_path):
     assert rs2.sampler.guide.warm == warm
 
 
+@pytest.mark.parametrize(("epochs", "passes"), [(2, "0.6"), (6, None), (20, "6.0")])
+def test_a_run_much_shorter_or_longer_than_what_was_measured_is_told_so(epochs, passes, tmp_path):
+    if passes is None:
+        fit(tmp_path, max_epochs=epochs)
+        return
+    with pytest.warns(UserWarning, match=f"losses guide a run of {passes} passes over the data"):
+        fit(tmp_path, max_epochs=epochs)
+
+
 def test_a_run_of_unknown_length_needs_a_whole_number(tmp_path):
     class Stop(Callback):
         def on_train_epoch_end(self, trainer, pl_module):
@@ -389,6 +398,7 @@ def test_resume_on_two_ranks_and_from_two_to_one(tmp_path):
     torch.testing.assert_close(again, guide, equal_nan=True, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*losses guide a run of:UserWarning")
 def test_the_later_of_two_losses_counts_on_whichever_rank_it_is(tmp_path):
     """Plain rounds of 0.9 of the data hold many rows twice: in the last pass and in the next one."""
 
@@ -471,6 +481,7 @@ class Planted(LightningModule):
         return torch.optim.SGD(self.parameters(), 0.01)
 
 
+@pytest.mark.filterwarnings("ignore:.*losses guide a run of:UserWarning")
 def test_rows_with_high_losses_are_visited_more_often_and_shuffled_losses_do_nothing(tmp_path):
     def ratio(module, **options):
         callback = RS2Callback(0.3, **{"validate": "round", **options})
