@@ -19,7 +19,7 @@ from lightning_adapt.rs2.sampler import RS2Sampler
 __all__ = ["LossFeed"]
 
 DEFAULT_KEY = "sample_loss"
-_PASSES = (1.1, 4.0)  # over the data; what lies outside was measured to gain nothing, or to lose
+_PASSES = (1.1, 4.0)  # over the data; nobody measured a gain that one can count on outside
 
 
 class LossFeed:
@@ -68,7 +68,7 @@ class LossFeed:
         if not _PASSES[0] < passes < _PASSES[1]:
             rank_zero_warn(
                 f"RS2Callback: losses guide a run of {passes:.1f} passes over the data. In the benchmark they gained at"
-                " two passes, and gained nothing or lost at one and at six: compare it with mode='without'."
+                " two passes, nothing at one, and lost at six with one of two networks: compare with mode='without'."
             )
 
     def take(self, outputs: Any, batch_idx: int) -> None:
