@@ -132,8 +132,8 @@ class LossFeed:
         """
         self._any = self._any or (self.sampler.guide is not None and self.sampler.guide.seen() > 0)
         if not self._any:
-            received = "no usable loss in a whole round (steps skipped, returned nothing, or gave NaN)"
-            raise MisconfigurationException(problem("loss_key", _ALLOWED, received, _remedy(self.loss_key)))
+            allowed = "a key under which some step of a round returns finite losses"
+            raise MisconfigurationException(problem("loss_key", allowed, self.loss_key, _remedy(self.loss_key)))
 
 
 def planned_rounds(trainer: Any, batches: int, warm_rounds: float) -> int | None:
@@ -184,14 +184,11 @@ def check_feed(mode: str, loss_key: Any, index_key: Any, guide: GuideOptions) ->
     make_guide(guide, total_rounds=1)
 
 
-_ALLOWED = "a key of what training_step returns"
-
-
 def _missing(argument: str, key: str, outputs: Any) -> str:
     found = sorted(map(str, outputs)) if isinstance(outputs, Mapping) else type(outputs).__name__
     rows = "Return the rows of the data set under it, or leave index_key out."
     remedy = _remedy(key) if argument == "loss_key" else rows
-    return problem(argument, _ALLOWED, f"{key!r}, and it returned {found}", remedy)
+    return problem(argument, f"a key of what training_step returns (here {found})", key, remedy)
 
 
 def _misshapen(loss_key: str, expected: tuple[int, ...], received: tuple[int, ...]) -> str:

@@ -258,15 +258,15 @@ def returns(make):
 
 
 CASES = {
-    "no key": (lambda o: {"loss": o["loss"]}, {}, "`loss_key`", "a key of what training_step returns", "'sample_loss', and it returned ['loss']"),
-    "a loss alone": (lambda o: o["loss"], {}, "`loss_key`", "a key of what training_step returns", "return {'loss': losses.mean(), 'sample_loss'"),
-    "another key": (lambda o: o, {"loss_key": "each"}, "`loss_key`", "'each', and it returned", "return {'loss': losses.mean(), 'each'"),
-    "no rows": (lambda o: o, {"index_key": "index"}, "`index_key`", "'index', and it returned", "leave index_key out"),
+    "no key": (lambda o: {"loss": o["loss"]}, {}, "`loss_key`", "a key of what training_step returns (here ['loss'])", "but got 'sample_loss'"),
+    "a loss alone": (lambda o: o["loss"], {}, "`loss_key`", "a key of what training_step returns (here ['loss'])", "return {'loss': losses.mean(), 'sample_loss'"),
+    "another key": (lambda o: o, {"loss_key": "each"}, "`loss_key`", "but got 'each'", "return {'loss': losses.mean(), 'each'"),
+    "no rows": (lambda o: o, {"index_key": "index"}, "`index_key`", "but got 'index'", "leave index_key out"),
     "a mean": (lambda o: {**o, "sample_loss": o["loss"].detach()}, {}, "`outputs['sample_loss']`", "of shape (8,)", "reduction='none'"),
     "a matrix": (lambda o: {**o, "sample_loss": torch.ones(8, 2)}, {}, "`outputs['sample_loss']`", "but got (8, 2)", "averaged over everything but the batch"),
     "too few": (lambda o: {**o, "sample_loss": torch.ones(7)}, {}, "`outputs['sample_loss']`", "but got (7,)", "name them in `index_key`"),
     "a negative loss": (lambda o: {**o, "sample_loss": o["sample_loss"] - 5}, {}, "`losses`", ">= 0", "add a constant"),
-    "never a loss": (lambda o: {**o, "sample_loss": o["sample_loss"] * float("nan")}, {}, "`loss_key`", "no usable loss in a whole round", "return {'loss': losses.mean(), 'sample_loss'"),
+    "never a loss": (lambda o: {**o, "sample_loss": o["sample_loss"] * float("nan")}, {}, "`loss_key`", "some step of a round returns finite losses", "return {'loss': losses.mean(), 'sample_loss'"),
     "rows of elsewhere": (lambda o: {**o, "rows": o["rows"] + 1000}, {"index_key": "rows"}, "`rows`", "from 0 to 106", "that the round hands out"),
 }  # fmt: skip
 
