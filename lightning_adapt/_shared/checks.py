@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
 
@@ -59,12 +59,7 @@ def check_fraction(argument: str, value: Any, remedy: str) -> float:
         TypeError: If the value is no real number.
         ValueError: If it is outside (0, 1] or not finite.
     """
-    if isinstance(value, bool) or not isinstance(value, Real):  # NumPy's numbers are Real, too
-        raise TypeError(problem(argument, "a number in (0, 1]", value, remedy))
-    number = float(value)
-    if not math.isfinite(number) or not 0 < number <= 1:
-        raise ValueError(problem(argument, "a number in (0, 1]", value, remedy))
-    return number
+    return _real(argument, value, "a number in (0, 1]", lambda number: 0 < number <= 1, remedy)
 
 
 def check_integer(argument: str, value: Any, remedy: str, *, minimum: int = 0, maximum: int | None = None) -> int:
@@ -169,12 +164,7 @@ def check_share(argument: str, value: Any, remedy: str) -> float:
         TypeError: If the value is no real number.
         ValueError: If it is outside [0, 1] or not finite.
     """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(problem(argument, "a number in [0, 1]", value, remedy))
-    number = float(value)
-    if not 0 <= number <= 1:
-        raise ValueError(problem(argument, "a number in [0, 1]", value, remedy))
-    return number
+    return _real(argument, value, "a number in [0, 1]", lambda number: 0 <= number <= 1, remedy)
 
 
 def check_positive(argument: str, value: Any, remedy: str) -> float:
@@ -192,9 +182,13 @@ def check_positive(argument: str, value: Any, remedy: str) -> float:
         TypeError: If the value is no real number.
         ValueError: If it is not above 0, or not finite.
     """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(problem(argument, "a number > 0", value, remedy))
+    return _real(argument, value, "a number > 0", lambda number: 0 < number < math.inf, remedy)
+
+
+def _real(argument: str, value: Any, allowed: str, holds: Callable[[float], bool], remedy: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):  # NumPy's numbers are Real, too
+        raise TypeError(problem(argument, allowed, value, remedy))
     number = float(value)
-    if not math.isfinite(number) or number <= 0:
-        raise ValueError(problem(argument, "a number > 0", value, remedy))
+    if not holds(number):  # NaN holds for nothing
+        raise ValueError(problem(argument, allowed, value, remedy))
     return number

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,8 @@ from lightning_adapt._shared.checks import (
     check_flag,
     check_fraction,
     check_integer,
+    check_positive,
+    check_share,
     describe,
     problem,
 )
@@ -95,3 +100,30 @@ def test_flags():
     for value in (1, 0, "yes", None):
         with pytest.raises(TypeError, match=r"`x` must be True or False, but got .*Fix it."):
             check_flag("x", value, "Fix it.")
+
+
+@pytest.mark.parametrize("value", [0, 0.0, 0.5, 1, np.float32(0.25), np.int64(1)])
+def test_shares_include_both_ends(value):
+    assert check_share("mix", value, "Pass 0.") == float(value)
+    assert type(check_share("mix", value, "Pass 0.")) is float
+
+
+@pytest.mark.parametrize("value", [1e-9, 3, np.float64(0.1)])
+def test_positive_numbers(value):
+    assert check_positive("power", value, "Pass 1.") == float(value)
+
+
+@pytest.mark.parametrize(
+    ("check", "allowed", "wrong"),
+    [
+        (check_share, "a number in [0, 1]", [-0.1, 1.1, math.nan, math.inf]),
+        (check_positive, "a number > 0", [0, -1.0, math.nan, math.inf]),
+    ],
+)
+def test_numbers_out_of_range_and_other_types(check, allowed, wrong):
+    for value in wrong:
+        with pytest.raises(ValueError, match=re.escape(f"`x` must be {allowed}, but got {value}. Do this.")):
+            check("x", value, "Do this.")
+    for value in (True, "1", None):
+        with pytest.raises(TypeError, match=re.escape(f"`x` must be {allowed}, but got {value!r}. Do this.")):
+            check("x", value, "Do this.")

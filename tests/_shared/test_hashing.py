@@ -9,8 +9,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from lightning_adapt._shared.hashing import derive_key, generator, mix, mix_array
+from lightning_adapt._shared.hashing import derive_key, generator, mix, mix_array, uniform
 from tests.reference.rs2 import key_of, splitmix_finaliser
 
 STEP = 0x9E3779B97F4A7C15
@@ -60,3 +61,15 @@ def test_generators_are_their_own_and_differ_by_every_part():
     assert len(draws) == 81
     assert torch.equal(torch.get_rng_state(), before)
     assert generator(5, 6).initial_seed() == generator(5, 6).initial_seed() == derive_key(5, 6) >> 1
+
+
+def test_uniform_numbers_depend_on_position_and_key_alone():
+    positions = torch.arange(20_000).reshape(2, -1)
+    numbers = uniform(positions, 7)
+    assert numbers.shape == positions.shape
+    assert numbers.dtype == torch.float64
+    assert torch.equal(uniform(positions.flip(1), 7), numbers.flip(1))
+    assert not torch.equal(uniform(positions, 8), numbers)
+    assert float(numbers.min()) >= 0
+    assert float(numbers.max()) < 1
+    assert stats.kstest(numbers.flatten().numpy(), "uniform").pvalue > 0.001

@@ -1,27 +1,18 @@
 """The RS2 benchmarks say no when they should, resume, and refuse results that may not be mixed."""
 
-import importlib
 import json
 import runpy
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-MODULES = ("_harness", "_rs2_training", "_rs2_rivals", "_rs2_grid", "rs2_time_to_accuracy", "rs2_overhead")
 
 
 @pytest.fixture
-def scripts(monkeypatch):
-    """Import the scripts as Python does when one is started, and forget them again."""
-    monkeypatch.syspath_prepend(str(EXAMPLES / "benchmarks"))
-    for name in MODULES:
-        sys.modules.pop(name, None)
-    yield {name: importlib.import_module(name) for name in MODULES}
-    for name in MODULES:
-        sys.modules.pop(name, None)
+def scripts(script_of):
+    return {name: script_of(name) for name in ("_harness", "_rs2_training", "rs2_time_to_accuracy", "rs2_overhead")}
 
 
 @pytest.fixture

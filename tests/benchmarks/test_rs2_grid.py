@@ -1,29 +1,21 @@
 """The cells of the RS2 benchmark: their rows, labels, result files, claims, and CIFAR-10 from torchvision's files."""
 
 import hashlib
-import importlib
 import json
 import pickle
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
-MODULES = ("_harness", "_rs2_training", "_rs2_rivals", "_rs2_grid", "rs2_time_to_accuracy")
-
 FOUR = ["full, schedule compressed", "static random subset", "margin, most uncertain", "RS2 without replacement"]
 
 
 @pytest.fixture
-def script(monkeypatch):
+def script(script_of, monkeypatch):
     """rs2_time_to_accuracy with two rounds, small batches and a data set of 1,600 random images."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in MODULES:
-        sys.modules.pop(name, None)
-    module = importlib.import_module("rs2_time_to_accuracy")
+    module = script_of("rs2_time_to_accuracy")
 
     def load(split):
         draws = torch.Generator().manual_seed(len(split))
@@ -35,9 +27,7 @@ def script(monkeypatch):
     monkeypatch.setattr(module, "BATCH", 16)
     monkeypatch.setattr(module, "ROUNDS", {"full": 2, "quick": 1})
     monkeypatch.setattr(module, "POINTS", {"full": 2, "quick": 1})
-    yield module
-    for name in MODULES:
-        sys.modules.pop(name, None)
+    return module
 
 
 @pytest.mark.parametrize(

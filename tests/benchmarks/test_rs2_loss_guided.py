@@ -1,24 +1,14 @@
 """The benchmark of loss-guided rounds: its noise, its interval, its clock, and claims that its control fails."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from scipy import stats
 
-BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
-MODULES = ("_harness", "_rs2_training", "_rs2_rivals", "_rs2_grid", "rs2_time_to_accuracy", "rs2_loss_guided")
-
 
 @pytest.fixture
-def script(monkeypatch):
-    """Import the script as Python does when it is started, on small data, and forget it again."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in MODULES:
-        sys.modules.pop(name, None)
-    script = importlib.import_module("rs2_loss_guided")
+def script(script_of, monkeypatch):
+    """The script on small data."""
+    script = script_of("rs2_loss_guided")
 
     def load(split):
         draws = torch.Generator().manual_seed(0)
@@ -28,9 +18,7 @@ def script(monkeypatch):
 
     monkeypatch.setattr(script, "load", load)
     monkeypatch.setattr(script, "BATCH", 32)
-    yield script
-    for name in MODULES:
-        sys.modules.pop(name, None)
+    return script
 
 
 def test_noise_moves_its_share_to_another_class_evenly(script):

@@ -1,28 +1,16 @@
 """The rivals of the RS2 benchmark choose what their definitions say, against references in NumPy and loops."""
 
-import importlib
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-BENCHMARKS = Path(__file__).parents[2] / "examples" / "benchmarks"
-MODULES = ("_harness", "_rs2_training", "_rs2_rivals")
-
 
 @pytest.fixture
-def scripts(monkeypatch):
-    """Import the scripts as Python does when one is started, and forget them again."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in MODULES:
-        sys.modules.pop(name, None)
-    yield {name: importlib.import_module(name) for name in MODULES}
-    for name in MODULES:
-        sys.modules.pop(name, None)
+def scripts(script_of):
+    return {name: script_of(name) for name in ("_harness", "_rs2_training", "_rs2_rivals")}
 
 
 @pytest.fixture

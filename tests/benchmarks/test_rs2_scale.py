@@ -1,9 +1,6 @@
 """The benchmark of cost and memory at scale says no when it should, and measures what it says."""
 
-import importlib
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,19 +10,12 @@ from lightning_adapt import RS2Sampler
 from lightning_adapt.rs2.functional import permute
 from tests.reference import rs2 as reference
 
-MODULES = ("_harness", "_fresh_process", "rs2_scale")
 QUICK = ["--quick", "--check", "--seeds", "1"]
 
 
 @pytest.fixture
-def scale(monkeypatch):
-    """Import the script as Python does when it is started, and forget it again."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples" / "benchmarks"))
-    for name in MODULES:
-        sys.modules.pop(name, None)
-    yield importlib.import_module("rs2_scale")
-    for name in MODULES:
-        sys.modules.pop(name, None)
+def scale(script_of):
+    return script_of("rs2_scale")
 
 
 @pytest.fixture
