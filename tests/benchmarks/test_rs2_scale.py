@@ -122,11 +122,11 @@ def test_a_result_file_and_a_figure_are_written_and_continued(scale, here, tmp_p
 
 def test_memory_that_was_given_back_counts(scale):
     def work():
-        torch.ones(2**23).sum()  # 32 MiB, gone when it returns
+        torch.ones(2**25).sum()  # 128 MiB, gone when it returns; less might come from memory that is there already
         return {"first index": 1.0}
 
     measured = scale.process.with_peak(work)
-    assert 31 < measured["MiB"] < 48  # the kernel counts resident pages in batches
+    assert 127 < measured["MiB"] < 160  # the kernel counts resident pages in batches
     assert measured["first index"] == 1
     assert scale.process.with_peak(dict)["MiB"] < 8
 
