@@ -9,7 +9,7 @@ import torch
 
 from lightning_adapt._shared.checks import check_integer, problem
 from lightning_adapt._shared.imports import require
-from lightning_adapt.rs2.functional import expected_coverage, loss_weights
+from lightning_adapt.rs2.functional import expected_coverage
 from lightning_adapt.rs2.sampler import PLAIN_MODES, RS2Sampler
 
 if TYPE_CHECKING:
@@ -85,14 +85,11 @@ def loss_figure(sampler: RS2Sampler) -> Figure:
     known, guide = torch.isfinite(losses), sampler.guide
     targets = None if sampler.targets is None else sampler.targets[: len(losses)][known]
     losses = losses[known]
-    weights = loss_weights(
-        losses, power=guide.power, loss_cap=guide.loss_cap, uniform_mix=guide.uniform_mix, targets=targets
-    )
-    visits = weights * len(losses)
+    visits = guide.weights(losses, targets) * len(losses)
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.hist(losses.numpy(), bins=60)
-    left.axvline(float(np.quantile(losses.numpy(), sampler.guide.loss_cap)), color="black", linestyle="--")
+    left.axvline(float(np.quantile(losses.numpy(), guide.loss_cap)), color="black", linestyle="--")
     left.set(xlabel="last training loss (dashed: cut here)", ylabel="rows", yscale="log")
     order = losses.argsort()
     right.plot(np.linspace(0, 1, len(order)), visits[order].numpy())

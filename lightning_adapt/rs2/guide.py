@@ -130,6 +130,11 @@ class LossGuide:
             losses[rows[last]] = recorded[last]
         return losses
 
+    def weights(self, losses: Tensor, targets: Tensor | None) -> Tensor:
+        """Return `loss_weights` with this guide's arguments; shapes as there."""
+        options = {"power": self.power, "loss_cap": self.loss_cap, "uniform_mix": self.uniform_mix}
+        return loss_weights(losses, targets=targets, **options)
+
     def seen(self) -> int:
         """Return how many rows have a loss."""
         return int(torch.isfinite(self.latest()).sum())
@@ -169,8 +174,7 @@ class LossGuide:
         if self.owed is None:
             self.owed = _spread(_owed_after(self.warm, population), torch.zeros(len(self.losses)), population)
         here = slice(None) if population.rows is None else population.rows
-        options = {"power": self.power, "loss_cap": self.loss_cap, "uniform_mix": self.uniform_mix}
-        weights = loss_weights(self.losses[here], targets=population.targets, **options)
+        weights = self.weights(self.losses[here], population.targets)
         order, after = most_owed(self.owed[here], weights, population.k, population.key, epoch)
         return _Plan((epoch, version), order, _spread(after, self.owed, population))
 
