@@ -1,0 +1,70 @@
+"""Checks of what is written to a memory and asked of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_adapt._shared.checks import problem
+
+__all__ = ["check_keys", "check_values"]
+
+
+def check_keys(keys: Any, dim: int | None) -> Tensor:
+    """Check the representations of some rows.
+
+    Args:
+        keys: What came. Shape (B, d), floating point, finite.
+        dim: The d that is expected; None for any.
+
+    Returns:
+        The keys without a graph. Shape (B, d), dtype float32.
+
+    Raises:
+        TypeError: If they are no floating-point tensor.
+        ValueError: If the shape is wrong, or a number is not finite.
+    """
+    remedy = "Pass the hidden layer of the base model, one row per prediction."
+    if not isinstance(keys, Tensor) or not keys.is_floating_point():
+        received = keys.dtype if isinstance(keys, Tensor) else keys
+        raise TypeError(problem("keys", "a floating-point tensor", received, remedy))
+    shape = f"({'B'}, {dim if dim is not None else 'd'})"
+    if keys.ndim != 2 or not keys.shape[1] or (dim is not None and keys.shape[1] != dim):
+        raise ValueError(problem("keys", f"of shape {shape}", tuple(keys.shape), remedy))
+    # one pass tells that all is well; only then, or for a sum that overflows, is each number worth a look
+    if not bool(torch.isfinite(keys.sum())) and not bool(torch.isfinite(keys).all()):
+        bad = keys[~torch.isfinite(keys)][0].item()
+        raise ValueError(problem("keys", "finite", bad, "Look for NaN in the base model or its inputs."))
+    return keys.detach().float()
+
+
+def check_values(argument: str, values: Any, rows: int, *, binary: bool) -> Tensor:
+    """Check one number per row: labels or base predictions.
+
+    Args:
+        argument: Name of the argument.
+        values: What came. Shape (B,), any real dtype.
+        rows: The B that is expected.
+        binary: Whether they must lie in [0, 1].
+
+    Returns:
+        The values without a graph. Shape (B,), dtype float32.
+
+    Raises:
+        TypeError: If they are no tensor of real numbers.
+        ValueError: If the shape is wrong, or a number is not finite or out of range.
+    """
+    if not isinstance(values, Tensor) or values.is_complex():
+        received = values.dtype if isinstance(values, Tensor) else values
+        raise TypeError(problem(argument, "a tensor of real numbers", received, "Pass one number per row of `keys`."))
+    if tuple(values.shape) != (rows,):
+        remedy = "Pass one number per row of `keys`."
+        raise ValueError(problem(argument, f"of shape ({rows},)", tuple(values.shape), remedy))
+    checked = values.detach().float()
+    inside = (checked >= 0) & (checked <= 1) if binary else torch.isfinite(checked)
+    if not bool(inside.all()):
+        remedy = "Pass clicks and probabilities, not logits, or use task='regression'." if binary else "Look for NaN."
+        raise ValueError(problem(argument, "in [0, 1]" if binary else "finite", checked[~inside][0].item(), remedy))
+    return checked

@@ -1,0 +1,168 @@
+"""Memories on disk: one safetensors file with the settings, the plain state and a checksum in its metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from lightning_adapt._shared.files import whole_file
+from lightning_adapt._shared.imports import require
+from lightning_adapt._shared.state import check_plain, read_version
+
+__all__ = ["FileMixin", "read_memory_extra", "read_memory_file", "write_memory_file"]
+
+FORMAT, FILE_VERSION = "lightning_adapt memory", 1
+
+
+def write_memory_file(
+    path: str | os.PathLike[str],
+    kind: str,
+    config: Mapping[str, Any],
+    state: Mapping[str, Any],
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a memory to a safetensors file, whole or not at all.
+
+    Args:
+        path: The file; one that is there is replaced.
+        kind: Class of the memory; only this one reads the file.
+        config: Arguments that build the memory. JSON values.
+        state: Its state dict: tensors, and extra states of JSON values.
+        extra: What else is to be kept with it, such as a fingerprint of the base weights. JSON values.
+
+    Raises:
+        ModuleNotFoundError: If safetensors is not installed.
+        OSError: If the file cannot be written.
+        TypeError: If something is not plain.
+    """
+    require("recsys", "A memory file", "safetensors")
+    from safetensors.torch import save_file
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items() if isinstance(value, Tensor)}
+    plain = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
+    body = {"kind": kind, "version": FILE_VERSION, "config": dict(config), "plain": plain, "extra": dict(extra or {})}
+    check_plain(body)
+    text = json.dumps(body)
+    with whole_file(path) as unfinished:
+        save_file(tensors, unfinished, {"format": FORMAT, "body": text, "sha256": _digest(tensors, text)})
+
+
+def read_memory_file(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read what `write_memory_file` wrote.
+
+    Args:
+        path: The file.
+        kind: Class of the memory that is to be built.
+
+    Returns:
+        The arguments that build the memory, and its state dict.
+
+    Raises:
+        ModuleNotFoundError: If safetensors is not installed.
+        OSError: If there is no such file.
+        ValueError: If the file is damaged, of something else, or of a newer release.
+    """
+    tensors, body = _read(path)
+    if body.get("kind") != kind:
+        raise ValueError(f"{path} holds {body.get('kind')!r}, not {kind!r}. Load it with the class that saved it.")
+    return body["config"], {**tensors, **body["plain"]}
+
+
+def read_memory_extra(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what was kept beside a memory, after the same checks as `read_memory_file`.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The argument `extra` of `write_memory_file`.
+
+    Raises:
+        ModuleNotFoundError: If safetensors is not installed.
+        OSError: If there is no such file.
+        ValueError: If the file is damaged, of something else, or of a newer release.
+    """
+    return dict(_read(path)[1]["extra"])
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    require("recsys", "A memory file", "safetensors")
+    from safetensors import SafetensorError, safe_open
+
+    Path(path).open("rb").close()  # a missing file is an OSError of its own
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path} is no memory file, or is damaged: {error}. Save the memory again.") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path} was not written by lightning_adapt. Pass a file that save() of a memory wrote.")
+    text = metadata.get("body", "")
+    if metadata.get("sha256") != _digest(tensors, text):
+        raise ValueError(f"{path} is damaged: its content does not have the checksum it was saved with. Save it again.")
+    body = json.loads(text)
+    read_version(body, FILE_VERSION, f"the file {path}")
+    return tensors, body
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class FileMixin(nn.Module):
+    """Gives a memory `save` and `load`; it must have `config()`, which returns the arguments that build it."""
+
+    def config(self) -> dict[str, Any]:
+        """Return the arguments that build an equal, empty memory; JSON values."""
+        raise NotImplementedError
+
+    def save(self, path: str | os.PathLike[str], *, extra: Mapping[str, Any] | None = None) -> None:
+        """Write the memory to a safetensors file, whole or not at all (extra `recsys`).
+
+        Args:
+            path: The file; one that is there is replaced.
+            extra: What is to be kept beside it, for `read_memory_extra`. JSON values.
+
+        Raises:
+            ModuleNotFoundError: If safetensors is not installed.
+            OSError: If the file cannot be written.
+        """
+        write_memory_file(path, type(self).__name__, self.config(), self.state_dict(), extra)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Build a memory from a file that `save` wrote; it gives the same outputs bit for bit.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The memory, on the CPU.
+
+        Raises:
+            ModuleNotFoundError: If safetensors, or what the memory itself needs, is not installed.
+            OSError: If there is no such file.
+            ValueError: If the file is damaged, of something else, or of a newer release.
+        """
+        config, state = read_memory_file(path, cls.__name__)
+        try:
+            memory = cls(**config)
+            memory.load_state_dict(state)
+        except (TypeError, ValueError, KeyError, RuntimeError) as error:
+            text = " ".join(str(error).split())
+            raise ValueError(f"{path} does not hold a usable {cls.__name__}: {text} Save it again.") from error
+        return memory
