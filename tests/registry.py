@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from lightning_adapt import RS2Callback, RS2DataModule, RS2Sampler, TimeToAccuracy, rs2_loader
 from tests.foreign import ForeignData, loader, numbered_rows
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What goes into `Trainer(callbacks=...)` and `trainer.fit(module, **data)`."""
-
-    data: dict[str, Any]
-    callbacks: list[Any] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """How the contracts use one public name.
-
-    Attributes:
-        build: (workers, batch size) -> Setup with the method at work.
-        resume: "exact": everywhere; "loader": end and middle of an epoch as far as Lightning restores loader state
-            (not after `estimated_stepping_batches`, #20550); "epoch": at the end of an epoch without workers (#21938).
-        disabled: Setups that must train bit-equal to `plain`, by name.
-        state: Makes a fresh object whose saved state is kept in tests/fixtures.
-    """
-
-    build: Callable[[int, int], Setup]
-    resume: str
-    disabled: dict[str, Callable[[], Setup]] = field(default_factory=dict)
-    state: Callable[[], Any] | None = None
+from tests.registry_parts import Entry, Kind, Setup
+from tests.reloop2.entries import ENTRIES as RELOOP2
 
 
 def plain(workers: int = 0, batch_size: int = 8) -> Setup:
@@ -54,7 +29,9 @@ def _timed_rs2_callback(workers: int = 0, batch_size: int = 8) -> Setup:
 
 
 REGISTRY: dict[str, Entry] = {
+    **RELOOP2,
     "RS2Callback": Entry(
+        kind="order",
         build=_rs2_callback,
         resume="exact",
         disabled={
@@ -64,16 +41,21 @@ REGISTRY: dict[str, Entry] = {
         state=lambda: RS2Callback(0.3),
     ),
     "RS2DataModule": Entry(
+        kind="order",
         build=lambda workers, batch_size: Setup({"datamodule": RS2DataModule(ForeignData(workers, batch_size), 0.3)}),
         resume="exact",
         state=lambda: RS2DataModule(ForeignData(), 0.3),
     ),
     "rs2_loader": Entry(
+        kind="order",
         build=lambda workers, batch_size: Setup({"train_dataloaders": rs2_loader(loader(workers, batch_size), 0.3)}),
         resume="loader",
         state=lambda: rs2_loader(loader(0, 8), 0.3),
+        make=lambda: rs2_loader(loader(0, 8), 0.3),
+        use=lambda rounds: torch.cat([rows for _, rows, _ in rounds]),
     ),
     "RS2Sampler": Entry(
+        kind="order",
         build=lambda workers, batch_size: Setup(
             {
                 "train_dataloaders": DataLoader(
@@ -86,10 +68,18 @@ REGISTRY: dict[str, Entry] = {
         ),
         resume="epoch",
         state=lambda: RS2Sampler(100, 0.3),
+        make=lambda: RS2Sampler(100, 0.3),
+        use=lambda sampler: torch.tensor(list(sampler)),
     ),
     "TimeToAccuracy": Entry(  # changes nothing itself, so it is looked at beside what does
+        kind="order",
         build=_timed_rs2_callback,
         resume="exact",
         state=lambda: TimeToAccuracy("train_loss", 0.1, "min"),
     ),
 }
+TRAINED = sorted(name for name, entry in REGISTRY.items() if entry.build is not None)
+
+
+def of_kind(*kinds: Kind) -> list[str]:
+    return sorted(name for name, entry in REGISTRY.items() if entry.kind in kinds)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_adapt import cli
+from lightning_adapt import METHODS, cli
 from lightning_adapt._cli_errors import one_line
 from tests.contracts.cli_parts import FOREIGN, NET, QUIET, RS2, fails, foreign, last_line, overlay, write  # noqa: F401 - foreign is a fixture
 
@@ -44,7 +44,7 @@ BAD = {
     "no config": (["fit", *NET, "--config", "missing.yaml"], "File does not exist"),
     "no checkpoint": (["fit", *NET, "--ckpt_path=no.ckpt"], "--ckpt_path: there is no file 'no.ckpt'."),
     "bad checkpoint": (["fit", *NET, "--ckpt_path=my_module.py"], "cannot be read as a checkpoint"),
-    "no method": (["overlay", "nope"], "overlay: there is no method 'nope'. There are: rs2"),
+    "no method": (["overlay", "nope"], f"overlay: there is no method 'nope'. There are: {', '.join(sorted(METHODS))}"),
     "no overlay name": (["overlay"], "required: METHOD"),
     "demo method": (["demo", "--only", "nope"], "demo: there is no method 'nope'."),
 }

@@ -152,4 +152,6 @@ def test_each_overlay_holds_the_defaults(path):
     for callback in yaml.safe_load(path.read_text())["trainer"]["callbacks+"]:
         cls = getattr(lightning_adapt, callback["class_path"].rsplit(".", 1)[-1])
         defaults = {name: value.default for name, value in inspect.signature(cls).parameters.items()}
+        # YAML knows no tuples
+        defaults = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
         assert callback["init_args"] == defaults

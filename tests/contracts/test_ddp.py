@@ -11,8 +11,8 @@ from lightning.pytorch import Callback
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from lightning_adapt import RS2Sampler
-from tests.foreign import N_ROWS, ForeignModule, trainer
-from tests.registry import REGISTRY
+from tests.foreign import N_ROWS, trainer
+from tests.registry import REGISTRY, of_kind
 
 GLOBAL_BATCH = 8
 
@@ -22,7 +22,7 @@ class SameState(Callback):
 
     def on_train_end(self, trainer, pl_module) -> None:
         states = [callback.state_dict() for callback in trainer.callbacks if callback is not self]
-        mine = json.dumps(states, sort_keys=True, default=str)
+        mine = json.dumps(states, sort_keys=True, default=lambda value: value.tolist())
         assert trainer.strategy.broadcast(mine, src=0) == mine
         weights = torch.cat([value.flatten() for value in pl_module.state_dict().values()])
         assert torch.equal(trainer.strategy.broadcast(weights, src=0), weights)
@@ -30,13 +30,13 @@ class SameState(Callback):
 
 def train(name: str, ranks: int, folder) -> list[dict]:
     setup = REGISTRY[name].build(0, GLOBAL_BATCH // ranks)
-    module = ForeignModule(record=str(folder / f"{name}-{ranks}"))
+    module = setup.module(record=str(folder / f"{name}-{ranks}"))
     options = {"strategy": "ddp_fork", "devices": ranks, "plugins": [LightningEnvironment()]} if ranks > 1 else {}
     trainer(folder, [*setup.callbacks, SameState()], **options).fit(module, **setup.data)
     return [json.loads((folder / f"{name}-{ranks}-rank{rank}.json").read_text()) for rank in range(ranks)]
 
 
-@pytest.mark.parametrize("name", sorted(REGISTRY))
+@pytest.mark.parametrize("name", of_kind("order", "data", "module"))
 def test_ranks_share_each_round(name, tmp_path):
     batches = {}
     for ranks in (1, 2, 4):

@@ -1,0 +1,232 @@
+"""Finds the modules of a recommender that matter here, and notes ids, embeddings and hidden layers as they pass."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_adapt._shared.checks import problem
+
+__all__ = [
+    "EMBEDDINGS",
+    "HIDDEN",
+    "ForwardCapture",
+    "Keys",
+    "find_module",
+    "find_output_module",
+    "flat_keys",
+    "warn_of_other_outputs",
+]
+
+Keys = Tensor | Mapping[str, Tensor]
+
+EMBEDDINGS, HIDDEN = "embeddings", "hidden"  # names of the key spaces
+_MOST_COLUMNS = 64  # of an (B, F) index tensor that may hold one field per column
+
+
+def find_output_module(module: nn.Module) -> tuple[str, nn.Module]:
+    """Return the last Linear with one output, in order of registration.
+
+    Args:
+        module: The user's module.
+
+    Returns:
+        Its name within `module`, and the Linear.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    found = [(name, part) for name, part in module.named_modules() if _gives_one_number(part)]
+    if not found:
+        names = [f"{name} ({type(part).__name__})" for name, part in module.named_modules() if name][-5:]
+        remedy = "Name the module whose output is the logit, probability or value of each row."
+        raise ValueError(problem("output_module", "given where the model has no Linear(., 1)", names, remedy))
+    return found[-1]
+
+
+def find_module(module: nn.Module, which: str | nn.Module, argument: str) -> nn.Module:
+    """Return a part of a module.
+
+    Args:
+        module: The user's module.
+        which: Name of the part within it, or the part itself.
+        argument: Name of the argument, for errors.
+
+    Returns:
+        The part.
+
+    Raises:
+        ValueError: If there is no such part.
+    """
+    parts = dict(module.named_modules())
+    if isinstance(which, nn.Module):
+        if not any(part is which for part in parts.values()):
+            raise ValueError(problem(argument, "a part of the module that is run", which, "Pass its name instead."))
+        return which
+    if which not in parts or not which:
+        names = [name for name in parts if name]
+        raise ValueError(problem(argument, f"the name of a submodule, one of {names}", which, "Correct the name."))
+    found: nn.Module = parts[which]
+    return found
+
+
+def _gives_one_number(part: nn.Module) -> bool:
+    return isinstance(part, nn.Linear) and part.out_features == 1
+
+
+class ForwardCapture:
+    """Hooks that note what passes through a module's embeddings and key module; nothing is changed.
+
+    Only passes without gradients are noted: a training step inside a test loop is none of its business.
+
+    Args:
+        module: The user's module.
+        key_module: Where to take a key from besides the embeddings; None: nothing more.
+        key_from: "input" or "output" of it.
+        embeddings: Whether to note the embeddings.
+
+    Attributes:
+        known_fields: Names of fields that an earlier run found, to be found again; None: the first batch decides.
+    """
+
+    def __init__(self, module: nn.Module, key_module: nn.Module | None, key_from: str, *, embeddings: bool) -> None:
+        self.module, self.key_module, self.key_from = module, key_module, key_from
+        self.tables = _embedding_names(module) if embeddings else {}
+        self.ids: dict[str, Tensor] = {}
+        self.vectors: dict[str, Tensor] = {}
+        self.key: Tensor | None = None
+        self.known_fields: Collection[str] | None = None
+        self._one_field_per_column: dict[str, bool] = {}
+        self._handles: list[Any] = []
+
+    def attach(self) -> None:
+        """Register the hooks."""
+        for name, table in self.tables.items():
+            self._handles.append(table.register_forward_hook(self._embedding_hook(name)))
+        if self.key_module is not None:
+            self._handles.append(self.key_module.register_forward_hook(self._key_hook))
+
+    def detach(self) -> None:
+        """Remove the hooks and forget what they saw."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what was seen, before the next batch."""
+        self.ids.clear()
+        self.vectors.clear()
+        self.key = None
+
+    def fields(self, n_rows: int) -> dict[str, Tensor]:
+        """Return the id fields seen since `clear`, as int64 tensors of shape (B,).
+
+        An index tensor of shape (B, F) is taken for F fields if its columns use different rows of the table (one big
+        table with offsets); otherwise it is a list, such as a history, and no field.
+
+        Args:
+            n_rows: Rows of the batch, B.
+        """
+        found: dict[str, Tensor] = {}
+        for name, ids in self.ids.items():
+            if ids.shape[:1] != (n_rows,) or ids.is_floating_point():
+                continue
+            if ids.numel() == n_rows:
+                found[name] = ids.reshape(-1).long()
+            elif ids.ndim == 2 and self._columns_are_fields(name, ids):
+                found |= {f"{name}[{column}]": ids[:, column].long() for column in range(ids.shape[1])}
+        return found
+
+    def embeddings(self, n_rows: int) -> Tensor | None:
+        """Return all embeddings of a row side by side; lists (histories) as their mean. Shape (B, d); None without any.
+
+        Args:
+            n_rows: Rows of the batch, B.
+        """
+        parts = []
+        for name, vector in self.vectors.items():
+            if vector.shape[:1] != (n_rows,) or not vector.is_floating_point():
+                continue
+            is_list = vector.ndim > 2 and vector.shape[1] > 1 and not self._one_field_per_column.get(name, False)
+            parts.append((vector.mean(1) if is_list else vector).reshape(n_rows, -1).float())
+        return torch.cat(parts, 1) if parts else None
+
+    def _columns_are_fields(self, name: str, ids: Tensor) -> bool:
+        if name not in self._one_field_per_column:  # decided once: the fields may not change from batch to batch
+            if self.known_fields is not None:
+                apart = f"{name}[0]" in self.known_fields
+            else:
+                low, high = ids.min(0).values, ids.max(0).values
+                order = low.argsort()
+                apart = bool((low[order][1:] > high[order][:-1]).all())
+            self._one_field_per_column[name] = ids.shape[1] <= _MOST_COLUMNS and apart
+        return self._one_field_per_column[name]
+
+    def _embedding_hook(self, name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if torch.is_grad_enabled() or not args or not isinstance(args[0], Tensor) or not isinstance(output, Tensor):
+                return
+            number = sum(known == name or known.startswith(f"{name}#") for known in self.ids)
+            known = name if not number else f"{name}#{number + 1}"  # a table that is used twice in one pass
+            self.ids[known], self.vectors[known] = args[0].detach(), output.detach()
+
+        return hook
+
+    def _key_hook(self, part: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if torch.is_grad_enabled():
+            return
+        value = output if self.key_from == "output" else (args[0] if args else None)
+        if not isinstance(value, Tensor):
+            remedy = "Choose a module that is called with a tensor as its first argument, or key_from='output'."
+            raise TypeError(problem("key_module", f"a module whose {self.key_from} is a tensor", part, remedy))
+        self.key = value.detach()
+
+
+def _embedding_names(module: nn.Module) -> dict[str, nn.Module]:
+    """Return the embedding tables by the last part of their name, or the whole name where that is not unique."""
+    tables = {name: part for name, part in module.named_modules() if isinstance(part, (nn.Embedding, nn.EmbeddingBag))}
+    short = [name.rsplit(".", 1)[-1] for name in tables]
+    return {
+        (last if short.count(last) == 1 else name): part
+        for last, (name, part) in zip(short, tables.items(), strict=True)
+    }
+
+
+def flat_keys(key: Tensor, n_rows: int) -> Tensor:
+    """Return a captured key as one vector per row.
+
+    Args:
+        key: Shape (B, ...).
+        n_rows: Rows of the batch, B.
+
+    Returns:
+        Shape (B, d), float32.
+
+    Raises:
+        ValueError: If the key has another number of rows than the output.
+    """
+    if key.shape[:1] != (n_rows,):
+        remedy = "Choose a module that sees the same rows as the output."
+        raise ValueError(problem("key_module", f"a module that sees {n_rows} rows", tuple(key.shape), remedy))
+    return key.reshape(n_rows, -1).float()
+
+
+def warn_of_other_outputs(module: nn.Module) -> None:
+    """Say so where a module has several Linear(., 1): their outputs may be terms of one sum.
+
+    Args:
+        module: The user's module.
+    """
+    found = [name for name, part in module.named_modules() if _gives_one_number(part)]
+    if len(found) > 1:
+        warnings.warn(
+            f"The output of {found[-1]!r} is corrected; there are also {found[:-1]}. If the prediction is a sum of "
+            "several of them, name the module that holds the whole of it in output_module.",
+            category=UserWarning,
+            stacklevel=2,
+        )
