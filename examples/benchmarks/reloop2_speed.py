@@ -14,14 +14,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import _harness as h
+import _reloop2_callback as c
 import _reloop2_memories as m
 
 # how many times faster than brute force, by stored keys; reads a second; time after many writes over that after few;
-# time over bare faiss; bytes over what the cells take, and bytes a sample over 4 d
+# time over bare faiss; time of a test batch with the sketch over that without; bytes over what the cells take, and those
+# of a sample over 4 d
 SAME = {"cells": 1.05, "least cells": 0.95, "beside the key": 32}
 THRESHOLDS: dict[str, dict[str, float]] = {
-    "full": {**SAME, "N=1e5": 8, "N=1e6": 50, "reads": 50_000, "flat": 1.20, "faiss": 1.30},
-    "quick": {**SAME, "N=1e5": 4, "reads": 25_000, "flat": 1.40, "faiss": 1.60},
+    "full": {**SAME, "N=1e5": 8, "N=1e6": 50, "reads": 50_000, "flat": 1.20, "faiss": 1.30, "callback": 1.10},
+    "quick": {**SAME, "N=1e5": 4, "reads": 25_000, "flat": 1.40, "faiss": 1.60, "callback": 1.25},
 }
 SIZES = {"full": (10**4, 10**5, 10**6), "quick": (10**4, 10**5)}
 WRITTEN_AT = 10**5
@@ -68,7 +70,15 @@ def check(study: h.Study, size: str) -> list[h.Claim]:
     for n in (n for n in sizes if n in m.QUERIES[m.FAISS]):
         text = f"faiss memory over bare faiss, {m.power(n)}: time"
         claims.append(h.at_most(text, ratio(study, m.Row(m.FAISS, n), m.Row(m.BARE, n)), bounds["faiss"]))
+    text = "callback with a sketch: time of a test batch of a DCNv2 over that without"
+    claims.append(h.at_most(text, callback_ratio(study, c.SKETCH), bounds["callback"]))
     return claims + check_bytes(study, size)
+
+
+def callback_ratio(study: h.Study, row: str) -> float | None:
+    """Return the median over repeats of a test batch with a callback over one without."""
+    ratios = study.ratios(row, c.NONE)
+    return statistics.median(ratios) if ratios else None
 
 
 def check_bytes(study: h.Study, size: str) -> list[h.Claim]:
@@ -103,6 +113,10 @@ def report(study: h.Study, size: str) -> None:
     sketches = [str(m.Row(m.SKETCH, n)) for n in SIZES[size]]
     shares = [[name, *(_number(median(study, name, key)) for key in keys)] for name in sketches]
     h.print_table("where the time of a sketch read goes", ["row", *keys], shares)
+    served = [row for row in c.ROWS if row in study.methods]
+    table = [[row, *(_number(value) for value in (median(study, row), callback_ratio(study, row)))] for row in served]
+    title = f"DCNv2, {c.FIELDS} fields of {c.EMBEDDING}, test batches of {c.BATCH}; medians over repeats"
+    h.print_table(title, ["row", "microseconds a row", "over no callback"], table)
 
 
 def _number(value: float | None) -> str:
@@ -139,8 +153,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         h.console.print(str(mismatch), markup=False, soft_wrap=True)
         return 2
     bench, chosen = m.Bench(options.threads, BUILD), rows(options.size)
+    served = c.CallbackBench(options.size)
     with h.bench_settings(options.threads):
         h.run_missing(study, list(chosen), options.seeds, lambda method, _: m.measure(bench, chosen[method]))
+        # after the others, so that compared rows stay close together in time
+        h.run_missing(
+            study, c.QUICK_ROWS if options.quick else c.ROWS, options.seeds, lambda row, _: served.measure(row)
+        )
     report(study, options.size)
     h.save_figure(lambda: draw(study, options.size), options)
     return h.verdict(check(study, options.size), options)

@@ -20,7 +20,10 @@ def speed(script_of, monkeypatch):
     sizes = {kind: (20_000,) if "faiss" in kind else (2000, 20_000) for kind in script.m.QUERIES}
     queries = {kind: dict.fromkeys(ns, 512) for kind, ns in sizes.items()}
     monkeypatch.setattr(script.m, "QUERIES", queries)
-    loose = {**script.THRESHOLDS["quick"], "N=2e4": 4, "flat": 3, "faiss": 3}
+    small = {"FIELDS": 3, "IDS": 50, "EMBEDDING": 4, "HIDDEN": (8,), "WIDTH": 20, "BATCH": 64}
+    for constant, value in small.items():
+        monkeypatch.setattr(script.c, constant, value)
+    loose = {**script.THRESHOLDS["quick"], "N=2e4": 4, "flat": 3, "faiss": 3, "callback": 20}
     monkeypatch.setattr(script, "THRESHOLDS", {"quick": loose})
     return script
 
@@ -46,7 +49,7 @@ def test_a_result_file_and_a_figure_are_written_and_continued(speed, tmp_path):
     assert speed.main([*QUICK, "--out", str(out)]) == 0
     assert speed.main([*QUICK[:-1], "2", "--out", str(out)]) == 0
     rows = {row["method"]: row for row in json.loads(out.read_text())["rows"]}
-    assert set(rows) == set(speed.rows("quick"))
+    assert set(rows) == {*speed.rows("quick"), *speed.c.QUICK_ROWS}
     assert all(row["n"] == 2 for row in rows.values())
     run = rows["sketch, N=2e4"]["runs"][0]
     assert 0 < run["share of gathers"] < run["share of hashing"] < 1
@@ -70,6 +73,8 @@ FULL = {  # microseconds a key, bytes
     "bare faiss, N=1e5": (80, 0),
     "faiss, N=1e6": (900, 0),
     "bare faiss, N=1e6": (800, 0),
+    "test batch, no callback": (100, 0),
+    "test batch, sketch": (109, 0),
 }
 
 
@@ -88,6 +93,8 @@ FULL = {  # microseconds a key, bytes
         ({"knn written to, N=1e5": (1, 300 * 10**5)}, 1),
         ({"bare faiss, N=1e5": None}, 1),  # not measured is not passed
         ({"sketch, N=1e4": None}, 1),
+        ({"test batch, sketch": (111, 0)}, 1),
+        ({"test batch, sketch": None}, 1),
     ],
 )
 def test_the_claims_of_the_full_run(script_of, changed, code):
