@@ -7,23 +7,30 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ExpertMixture", "OnlineBlend"]
+__all__ = ["SPARSITY", "ExpertMixture", "OnlineBlend"]
+
+SPARSITY = 0.1
 
 
 class OnlineBlend(nn.Module):
     """A linear blend of signals whose weights follow the loss of past feedback.
 
     Prediction w . x in logit space (regression: in the value's own units), one AdaGrad step per batch of feedback on
-    its loss (McMahan and Streeter, 2010; Duchi et al., 2011), each weight projected onto its interval.
+    its loss (McMahan and Streeter, 2010; Duchi et al., 2011), each weight projected onto its interval. A weight may be
+    sparse: it is pulled towards 0 as if its gradient was `SPARSITY` of its own root mean square larger, so that a
+    signal has to be that useful to keep a weight at all (an L1 penalty, as in FTRL-Proximal; McMahan et al., 2013).
 
     Args:
         initial: Weights before any feedback. Shape (m,).
         lower: Smallest weights. Shape (m,).
         upper: Largest weights. Shape (m,).
+        sparse: Which weights are pulled towards 0; their lower bound is 0. Shape (m,), bool.
         learning_rate: AdaGrad's step; scale-free, as the steps are divided by the size of the gradients so far.
     """
 
-    def __init__(self, initial: Tensor, lower: Tensor, upper: Tensor, learning_rate: float = 0.05) -> None:
+    def __init__(
+        self, initial: Tensor, lower: Tensor, upper: Tensor, sparse: Tensor, learning_rate: float = 0.05
+    ) -> None:
         super().__init__()
         self.learning_rate = learning_rate
         self.weights: Tensor
@@ -31,10 +38,13 @@ class OnlineBlend(nn.Module):
         self.initial: Tensor
         self.lower: Tensor
         self.upper: Tensor
+        self.pull: Tensor
+        self.batches: Tensor
         with torch.inference_mode(False):
             self.register_buffer("weights", initial.double().clone())
             self.register_buffer("squares", torch.zeros_like(self.weights))
-            for name, value in (("initial", initial), ("lower", lower), ("upper", upper)):
+            self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+            for name, value in {"initial": initial, "lower": lower, "upper": upper, "pull": SPARSITY * sparse}.items():
                 self.register_buffer(name, value.double().clone(), persistent=False)
 
     def predict(self, signals: Tensor) -> Tensor:
@@ -59,7 +69,11 @@ class OnlineBlend(nn.Module):
             return
         gradient = -residuals.double() @ signals.double() / len(residuals)
         self.squares += gradient.square()
+        self.batches += 1
         size = self.squares.sqrt()
+        gradient = (
+            gradient + self.pull * size / self.batches.sqrt()
+        )  # size / sqrt(batches): the root mean square so far
         # a weight that never had a gradient does not move: 0 / 1 instead of 0 / 0
         step = self.learning_rate * gradient / torch.where(size > 0, size, torch.ones_like(size))
         self.weights.copy_(torch.minimum(torch.maximum(self.weights - step, self.lower), self.upper))
@@ -77,6 +91,7 @@ class OnlineBlend(nn.Module):
         """Put every weight back to where it began."""
         self.weights.copy_(self.initial)
         self.squares.zero_()
+        self.batches.zero_()
 
     def merge_(self, other: OnlineBlend) -> None:
         """Take in what another shard learnt: weights by the square root of their evidence, evidence summed.
@@ -89,6 +104,7 @@ class OnlineBlend(nn.Module):
         share = torch.where(total > 0, mine / total.clamp_min(1e-300), torch.full_like(total, 0.5))
         self.weights.copy_(share * self.weights + (1 - share) * other.weights.to(self.weights))
         self.squares.add_(other.squares.to(self.squares))
+        self.batches.add_(other.batches.to(self.batches))
 
 
 class ExpertMixture(nn.Module):

@@ -35,6 +35,7 @@ class Combiner(nn.Module):
             initial=torch.tensor([0.0, 1.0] + [FIRST_WEIGHT] * signals),
             lower=torch.tensor([-5.0] + [0.0] * (1 + signals)),
             upper=torch.tensor([5.0, 2.0] + [1.5] * signals),
+            sparse=torch.tensor([False, False] + [True] * signals),
         )
         alone = n_effects + len(FIXED_LAMBDAS) * n_spaces
         rest = (1 - _PRIOR_OF_BASE - _PRIOR_OF_BLEND) / max(alone, 1)

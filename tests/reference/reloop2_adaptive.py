@@ -47,15 +47,16 @@ class Effects:
                 evidence[level] *= 0.5 ** (len(labels) / self.half_life)
 
 
-def adagrad(batches, initial, lower, upper, rate):
-    """Weights after (signals, residuals) batches: projected AdaGrad on the mean loss."""
+def adagrad(batches, initial, lower, upper, pull, rate):
+    """Weights after (signals, residuals) batches: projected AdaGrad on the mean loss, with a pull towards 0."""
     weights, squares = np.array(initial, dtype=float), np.zeros(len(initial))
-    for signals, residuals in batches:
+    for number, (signals, residuals) in enumerate(batches, start=1):
         gradient = -np.mean([r * np.asarray(x, dtype=float) for x, r in zip(signals, residuals, strict=True)], axis=0)
         squares += gradient**2
         for place, size in enumerate(np.sqrt(squares)):
             if size > 0:
-                moved = weights[place] - rate * gradient[place] / size
+                slope = gradient[place] + pull[place] * size / math.sqrt(number)
+                moved = weights[place] - rate * slope / size
                 weights[place] = min(max(moved, lower[place]), upper[place])
     return weights
 

@@ -8,23 +8,26 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_adapt.reloop2.blend import ExpertMixture, OnlineBlend
+from lightning_adapt.reloop2.blend import SPARSITY, ExpertMixture, OnlineBlend
 from tests.reference import reloop2_adaptive as reference
 
-BOUNDS = (torch.tensor([-5.0, 0.0, 0.0]), torch.tensor([5.0, 2.0, 0.5]))
+BOUNDS = (torch.tensor([-5.0, 0.0, 0.0]), torch.tensor([5.0, 2.0, 0.5]), torch.zeros(3, dtype=torch.bool))
+SPARSE = (*BOUNDS[:2], torch.tensor([False, False, True]))
 
 
-def test_blend_equals_the_reference_projection_included():
+@pytest.mark.parametrize("bounds", [BOUNDS, SPARSE], ids=["dense", "sparse"])
+def test_blend_equals_the_reference_projection_included(bounds):
     draws = torch.Generator().manual_seed(0)
     initial = torch.tensor([0.0, 1.0, 0.1])
-    blend = OnlineBlend(initial, *BOUNDS, learning_rate=0.2)
+    blend = OnlineBlend(initial, *bounds, learning_rate=0.2)
     batches = []
     for _ in range(30):
         signals = torch.randn(20, 3, generator=draws)
         residuals = signals[:, 2] + 0.1 * torch.randn(20, generator=draws)  # pushes the last weight to its bound
         batches.append((signals.tolist(), residuals.tolist()))
         blend.learn(signals, residuals)
-    expected = reference.adagrad(batches, initial.tolist(), *(bound.tolist() for bound in BOUNDS), 0.2)
+    pull = [SPARSITY * float(sparse) for sparse in bounds[2]]
+    expected = reference.adagrad(batches, initial.tolist(), *(bound.tolist() for bound in bounds[:2]), pull, 0.2)
     assert np.allclose(blend.weights, expected, atol=1e-9)
     assert float(blend.weights[2]) == 0.5
 
@@ -34,6 +37,20 @@ def test_blend_leaves_weights_alone_that_never_had_a_gradient():
     blend.learn(torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([0.5]))
     blend.learn(torch.zeros(0, 3), torch.zeros(0))
     assert blend.weights.tolist() == pytest.approx([0.05, 1.0, 0.1])
+
+
+def test_a_sparse_weight_without_use_goes_to_zero_and_a_useful_one_stays():
+    draws = torch.Generator().manual_seed(0)
+    last = {}
+    for useful in (True, False):
+        blend = OnlineBlend(torch.tensor([0.0, 1.0, 0.1]), *SPARSE)
+        for _ in range(400):
+            signals = torch.randn(20, 3, generator=draws)
+            residuals = torch.randn(20, generator=draws) + (0.3 - blend.weights[2]) * signals[:, 2] * useful
+            blend.learn(signals, residuals.float())
+        last[useful] = float(blend.weights[2])
+    assert last[True] > 0.2
+    assert last[False] < 0.02
 
 
 def test_blend_restarts_and_resets():
