@@ -1,4 +1,4 @@
-"""AdaptiveErrorMemory: gains where there is something to gain, nothing from the future, a bound on its regret, its state."""
+"""AdaptiveErrorMemory: gains where there is something to gain, nothing from the future, bounded regret, its state."""
 
 from __future__ import annotations
 

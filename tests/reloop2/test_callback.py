@@ -1,4 +1,4 @@
-"""ErrorMemoryCallback on a module that was not written for it: what it corrects, when it learns, what it leaves alone."""
+"""ErrorMemoryCallback on a module not written for it: what it corrects, when it learns, what it leaves alone."""
 
 from __future__ import annotations
 
