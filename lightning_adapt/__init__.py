@@ -10,13 +10,13 @@ from lightning_adapt._shared.lazy import attach
 if TYPE_CHECKING:  # for type checkers and editors; at run time the names are imported at first use
     from lightning_adapt.reloop2.adaptive import AdaptiveErrorMemory as AdaptiveErrorMemory
     from lightning_adapt.reloop2.callback import ErrorMemoryCallback as ErrorMemoryCallback
-    from lightning_adapt.reloop2.ctr_module import CTRModule as CTRModule
-    from lightning_adapt.reloop2.datamodule import PrequentialDataModule as PrequentialDataModule
-    from lightning_adapt.reloop2.drift_stream import DriftStream as DriftStream
+    from lightning_adapt.reloop2.data.datamodule import PrequentialDataModule as PrequentialDataModule
+    from lightning_adapt.reloop2.data.drift_stream import DriftStream as DriftStream
+    from lightning_adapt.reloop2.data.movielens import MovieLensDataModule as MovieLensDataModule
     from lightning_adapt.reloop2.incremental import IncrementalTraining as IncrementalTraining
     from lightning_adapt.reloop2.memory import ErrorMemory as ErrorMemory
     from lightning_adapt.reloop2.metrics import PrequentialMetrics as PrequentialMetrics
-    from lightning_adapt.reloop2.movielens import MovieLensDataModule as MovieLensDataModule
+    from lightning_adapt.reloop2.models.ctr_module import CTRModule as CTRModule
     from lightning_adapt.rs2.callback import RS2Callback as RS2Callback
     from lightning_adapt.rs2.datamodule import RS2DataModule as RS2DataModule
     from lightning_adapt.rs2.loader import rs2_loader as rs2_loader

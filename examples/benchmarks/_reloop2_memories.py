@@ -9,10 +9,10 @@ import _harness as h
 import torch
 from torch import Tensor
 
-from lightning_adapt.reloop2.ann import query_rows
 from lightning_adapt.reloop2.functional import simhash_codes, softmax_readout
 from lightning_adapt.reloop2.memory import ErrorMemory
-from lightning_adapt.reloop2.sketch import SketchStore
+from lightning_adapt.reloop2.stores.ann import query_rows
+from lightning_adapt.reloop2.stores.sketch import SketchStore
 
 SKETCH, BRUTE, KNN, FAISS, BARE = "sketch", "brute force", "knn", "faiss", "bare faiss"
 MEMORIES = (SKETCH, KNN, FAISS)

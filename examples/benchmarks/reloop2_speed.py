@@ -18,7 +18,7 @@ import _reloop2_callback as c
 import _reloop2_memories as m
 
 # how many times faster than brute force, by stored keys; reads a second; time after many writes over that after few;
-# time over bare faiss; time of a test batch with the sketch over that without; bytes over what the cells take, and those
+# time over bare faiss; time of a test batch with the sketch over that without; bytes over what cells take, and those
 # of a sample over 4 d
 SAME = {"cells": 1.05, "least cells": 0.95, "beside the key": 32}
 THRESHOLDS: dict[str, dict[str, float]] = {

@@ -5,13 +5,13 @@ from lightning_adapt._shared.lazy import attach
 # public name -> module of this package that defines it; read by the top level without importing torch
 EXPORTS = {
     "AdaptiveErrorMemory": "adaptive",
-    "CTRModule": "ctr_module",
-    "DriftStream": "drift_stream",
+    "CTRModule": "models.ctr_module",
+    "DriftStream": "data.drift_stream",
     "ErrorMemory": "memory",
     "ErrorMemoryCallback": "callback",
     "IncrementalTraining": "incremental",
-    "MovieLensDataModule": "movielens",
-    "PrequentialDataModule": "datamodule",
+    "MovieLensDataModule": "data.movielens",
+    "PrequentialDataModule": "data.datamodule",
     "PrequentialMetrics": "metrics",
 }
 

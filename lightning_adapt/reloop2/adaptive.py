@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from lightning_adapt._shared.checks import problem
-from lightning_adapt.reloop2.adaptive_settings import AdaptiveSettings, parts_of_saved, saved_parts
-from lightning_adapt.reloop2.combiner import Combiner
+from lightning_adapt.reloop2.experts.combiner import Combiner
+from lightning_adapt.reloop2.experts.layout import Layout, layout_of
+from lightning_adapt.reloop2.experts.settings import AdaptiveSettings, parts_of_saved, saved_parts
+from lightning_adapt.reloop2.experts.signals import SignalBank
 from lightning_adapt.reloop2.functional import Kind, full_precision
-from lightning_adapt.reloop2.inputs import check_values
-from lightning_adapt.reloop2.layout import Layout, layout_of
 from lightning_adapt.reloop2.memory_file import FileMixin
-from lightning_adapt.reloop2.signals import SignalBank
+from lightning_adapt.reloop2.stores.inputs import check_values
 
 __all__ = ["AdaptiveErrorMemory"]
 

@@ -18,12 +18,12 @@ from lightning_adapt._shared.imports import require
 from lightning_adapt._shared.report import Cell, Column, Kind, Picture, Row, Section
 from lightning_adapt.reloop2.adaptive import AdaptiveErrorMemory
 from lightning_adapt.reloop2.callback import ErrorMemoryCallback
-from lightning_adapt.reloop2.ctr_module import CTRModule
-from lightning_adapt.reloop2.drift_stream import DriftStream
+from lightning_adapt.reloop2.data.drift_stream import DriftStream
 from lightning_adapt.reloop2.figures import slots_figure
 from lightning_adapt.reloop2.incremental import IncrementalTraining
 from lightning_adapt.reloop2.memory import ErrorMemory
 from lightning_adapt.reloop2.metrics import PrequentialMetrics
+from lightning_adapt.reloop2.models.ctr_module import CTRModule
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -211,9 +211,7 @@ def _cells(some: list[_Found]) -> tuple[Cell, ...]:
 def _verdict(auc: dict[str, Cell]) -> str:
     ours, base = auc["adaptive"].value, auc["base"].value
     trained = max(auc["timid"].value, auc["bold"].value)
-    others = (
-        f"{auc['sketch'].value:.1f} % with one sketch, {auc['paper'].value:.1f} % with the paper's settings"
-    )
+    others = f"{auc['sketch'].value:.1f} % with one sketch, {auc['paper'].value:.1f} % with the paper's settings"
     text = f"AUC after the drift {ours:.1f} % with the adaptive memory against {base:.1f} % as it is; {others}. "
     if ours > trained + 0.2:
         return f"{text}Training on reaches {trained:.1f} %: less, for a gradient step per batch."

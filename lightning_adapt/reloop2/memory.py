@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from lightning_adapt._shared.checks import check_choice, problem
-from lightning_adapt.reloop2.backends import build_store
 from lightning_adapt.reloop2.functional import (
     Kind,
     MemoryReading,
@@ -18,9 +17,10 @@ from lightning_adapt.reloop2.functional import (
     error_estimate,
     full_precision,
 )
-from lightning_adapt.reloop2.key_space import KeySpace
 from lightning_adapt.reloop2.memory_file import FileMixin
 from lightning_adapt.reloop2.settings import PAPER, Backend, MemorySettings, PaperData, Task, check_saved
+from lightning_adapt.reloop2.stores.backends import build_store
+from lightning_adapt.reloop2.stores.key_space import KeySpace
 
 __all__ = ["ErrorMemory", "MemoryReading"]
 

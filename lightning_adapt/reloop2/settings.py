@@ -18,7 +18,7 @@ from lightning_adapt._shared.checks import (
 )
 from lightning_adapt._shared.state import read_version, with_version
 from lightning_adapt.reloop2.functional import KINDS, Kind
-from lightning_adapt.reloop2.inputs import check_values
+from lightning_adapt.reloop2.stores.inputs import check_values
 
 __all__ = ["Backend", "MemorySettings", "PaperData", "Task", "check_saved"]
 

@@ -10,13 +10,13 @@ import torch
 
 from lightning_adapt.reloop2.adaptive import AdaptiveErrorMemory
 from lightning_adapt.reloop2.callback import ErrorMemoryCallback
-from lightning_adapt.reloop2.ctr_module import CTRModule
-from lightning_adapt.reloop2.datamodule import PrequentialDataModule
-from lightning_adapt.reloop2.drift_stream import DriftStream
+from lightning_adapt.reloop2.data.datamodule import PrequentialDataModule
+from lightning_adapt.reloop2.data.drift_stream import DriftStream
+from lightning_adapt.reloop2.data.movielens import MovieLensDataModule
 from lightning_adapt.reloop2.incremental import IncrementalTraining
 from lightning_adapt.reloop2.memory import ErrorMemory
 from lightning_adapt.reloop2.metrics import PrequentialMetrics
-from lightning_adapt.reloop2.movielens import MovieLensDataModule
+from lightning_adapt.reloop2.models.ctr_module import CTRModule
 from tests.foreign_clicks import ForeignClicks, click_columns, click_data, click_stream, noted
 from tests.registry_parts import Entry, Setup
 

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from lightning.pytorch import LightningModule
 
-from lightning_adapt.reloop2.datamodule import PrequentialDataModule
+from lightning_adapt.reloop2.data.datamodule import PrequentialDataModule
 
 N_ROWS = 107
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_adapt.reloop2.backbones import EMBEDDING_STD, DCNv2, DeepFM, pairwise_products
-from lightning_adapt.reloop2.fields import fields_of_weights
+from lightning_adapt.reloop2.models.backbones import EMBEDDING_STD, DCNv2, DeepFM, pairwise_products
+from lightning_adapt.reloop2.models.fields import fields_of_weights
 
 SIZES = {"user": 7, "item": 5, "ad.type": 3}
 NUMERIC = ("price", "age")

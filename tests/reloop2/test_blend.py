@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_adapt.reloop2.blend import SPARSITY, ExpertMixture, OnlineBlend
+from lightning_adapt.reloop2.experts.blend import SPARSITY, ExpertMixture, OnlineBlend
 from tests.reference import reloop2_adaptive as reference
 
 BOUNDS = (torch.tensor([-5.0, 0.0, 0.0]), torch.tensor([5.0, 2.0, 0.5]), torch.zeros(3, dtype=torch.bool))

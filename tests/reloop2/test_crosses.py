@@ -7,7 +7,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from lightning_adapt.reloop2.crosses import CrossSearch, cross_score
+from lightning_adapt.reloop2.experts.crosses import CrossSearch, cross_score
 from tests.reference import reloop2_adaptive as reference
 
 PAIRS = list(combinations(range(6), 2))

@@ -11,8 +11,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer, seed_everything
 from torch.utils.data import DataLoader
 
-from lightning_adapt.reloop2.ctr_module import CTRModule
-from lightning_adapt.reloop2.datamodule import PrequentialDataModule
+from lightning_adapt.reloop2.data.datamodule import PrequentialDataModule
+from lightning_adapt.reloop2.models.ctr_module import CTRModule
 from tests.foreign import trainer
 
 

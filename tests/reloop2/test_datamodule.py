@@ -13,7 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_adapt import RS2Callback
-from lightning_adapt.reloop2.tables import Split
+from lightning_adapt.reloop2.data.tables import Split
 from tests.foreign import trainer
 from tests.reloop2.log_parts import N_ROWS, Recorder, data, flat, frame
 

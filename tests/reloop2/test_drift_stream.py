@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch import seed_everything
 from torchmetrics.functional.classification import binary_auroc
 
-from lightning_adapt.reloop2.ctr_module import CTRModule
-from lightning_adapt.reloop2.drift_stream import DriftStream
+from lightning_adapt.reloop2.data.drift_stream import DriftStream
+from lightning_adapt.reloop2.models.ctr_module import CTRModule
 from tests.foreign import trainer
 
 SMALL = {"n_train": 4_000, "n_stream": 2_000, "n_users": 50, "n_items": 60, "n_categories": 6, "n_groups": 3}

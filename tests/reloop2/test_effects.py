@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_adapt.reloop2.effects import ResidualEffects, bucket_of, cross_of
+from lightning_adapt.reloop2.experts.effects import ResidualEffects, bucket_of, cross_of
 from tests.reference import reloop2_adaptive as reference
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lightning_adapt.reloop2.encoding import encode_ids, standardise, time_order, to_labels
+from lightning_adapt.reloop2.data.encoding import encode_ids, standardise, time_order, to_labels
 
 
 def by_hand(values: list, n_train: int, own_rows: bool) -> list[int]:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_adapt.reloop2 import ann, ring
-from lightning_adapt.reloop2 import whitening as whitening_module
-from lightning_adapt.reloop2.ann import AnnStore
-from lightning_adapt.reloop2.ring import RingStore
-from lightning_adapt.reloop2.sketch import SketchStore
-from lightning_adapt.reloop2.whitening import Whitening
+from lightning_adapt.reloop2.stores import ann, ring
+from lightning_adapt.reloop2.stores import whitening as whitening_module
+from lightning_adapt.reloop2.stores.ann import AnnStore
+from lightning_adapt.reloop2.stores.ring import RingStore
+from lightning_adapt.reloop2.stores.sketch import SketchStore
+from lightning_adapt.reloop2.stores.whitening import Whitening
 from tests.reference import reloop2 as reference
 from tests.reloop2.memory_parts import rows
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from lightning_adapt._shared.state import check_plain
-from lightning_adapt.reloop2 import ann
 from lightning_adapt.reloop2.memory import ErrorMemory
 from lightning_adapt.reloop2.memory_file import read_memory_extra, read_memory_file, write_memory_file
+from lightning_adapt.reloop2.stores import ann
 from tests.reloop2.memory_parts import BACKENDS, rows, same, small
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

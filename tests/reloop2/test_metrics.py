@@ -15,7 +15,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss, roc_auc_score
 
-from lightning_adapt.reloop2.datamodule import PrequentialDataModule
+from lightning_adapt.reloop2.data.datamodule import PrequentialDataModule
 from lightning_adapt.reloop2.metric_functions import equal_slots, grouped_auc
 from lightning_adapt.reloop2.metrics import PrequentialMetrics
 from tests.reloop2.metric_parts import Rows, filled, part, plain, rows

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_adapt.reloop2 import movielens_files
-from lightning_adapt.reloop2.movielens import MovieLensDataModule
-from lightning_adapt.reloop2.movielens_files import RELEASES, fetch_movielens, find_movielens, read_movielens
+from lightning_adapt.reloop2.data import movielens_files
+from lightning_adapt.reloop2.data.movielens import MovieLensDataModule
+from lightning_adapt.reloop2.data.movielens_files import RELEASES, fetch_movielens, find_movielens, read_movielens
 
 RATINGS = [(196, 2, 3, 881250949), (186, 1, 5, 891717742), (196, 1, 4, 881250949), (22, 3, 1, 878887116)]
 USERS = {196: ("M", 49, "writer"), 186: ("F", 17, "other"), 22: ("M", 56, "executive")}

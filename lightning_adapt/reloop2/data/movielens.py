@@ -7,8 +7,8 @@ from typing import Any, Literal
 from typing_extensions import override
 
 from lightning_adapt._shared.checks import check_choice, check_flag
-from lightning_adapt.reloop2.datamodule import PrequentialDataModule
-from lightning_adapt.reloop2.movielens_files import N_GENRES, RELEASES, fetch_movielens, read_movielens
+from lightning_adapt.reloop2.data.datamodule import PrequentialDataModule
+from lightning_adapt.reloop2.data.movielens_files import N_GENRES, RELEASES, fetch_movielens, read_movielens
 
 __all__ = ["MovieLensDataModule"]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_adapt._shared.imports import require
-from lightning_adapt.reloop2.ring import NEWER, RingStore
+from lightning_adapt.reloop2.stores.ring import NEWER, RingStore
 
 __all__ = ["AnnStore", "query_rows"]
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lightning_adapt._shared.checks import check_choice, check_integer, check_positive, problem
 from lightning_adapt._shared.state import read_version, with_version
-from lightning_adapt.reloop2.layout import Layout
+from lightning_adapt.reloop2.experts.layout import Layout
 
 __all__ = ["AdaptiveSettings", "parts_of_saved", "saved_parts"]
 

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from lightning_adapt._shared.state import read_version, with_version
 from lightning_adapt.reloop2.functional import full_precision
-from lightning_adapt.reloop2.store import fit_buffers
+from lightning_adapt.reloop2.stores.store import fit_buffers
 
 __all__ = ["Whitening"]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lightning_adapt._shared.checks import check_integer, problem
 from lightning_adapt._shared.imports import require
-from lightning_adapt.reloop2.encoding import encode_ids, standardise, time_order, to_labels
+from lightning_adapt.reloop2.data.encoding import encode_ids, standardise, time_order, to_labels
 
 RESERVED = ("label", "index", "slot")  # what a batch holds beside its fields
 _ROUNDING = 1e-6  # rows; 600 * (400 / 600) is a little less than 400

@@ -14,7 +14,7 @@ from lightning_adapt.reloop2.functional import (
     sketch_read,
     sketch_write,
 )
-from lightning_adapt.reloop2.store import Store
+from lightning_adapt.reloop2.stores.store import Store
 
 __all__ = ["SketchStore"]
 

@@ -10,8 +10,8 @@ from torch.nn.functional import normalize
 
 from lightning_adapt._shared.checks import check_integer, problem
 from lightning_adapt._shared.state import read_version, with_version
-from lightning_adapt.reloop2.inputs import check_keys
-from lightning_adapt.reloop2.whitening import Whitening
+from lightning_adapt.reloop2.stores.inputs import check_keys
+from lightning_adapt.reloop2.stores.whitening import Whitening
 
 __all__ = ["KeySpace"]
 

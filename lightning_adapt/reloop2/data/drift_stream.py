@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from lightning_adapt._shared.checks import check_choice, check_integer, check_positive, check_share, problem
 from lightning_adapt._shared.hashing import generator
-from lightning_adapt.reloop2.datamodule import PrequentialDataModule
+from lightning_adapt.reloop2.data.datamodule import PrequentialDataModule
 
 __all__ = ["DriftStream"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lightning_adapt.reloop2.ann import AnnStore
-from lightning_adapt.reloop2.ring import RingStore
-from lightning_adapt.reloop2.sketch import SketchStore
+from lightning_adapt.reloop2.stores.ann import AnnStore
+from lightning_adapt.reloop2.stores.ring import RingStore
+from lightning_adapt.reloop2.stores.sketch import SketchStore
 
 if TYPE_CHECKING:
     from lightning_adapt.reloop2.settings import MemorySettings
-    from lightning_adapt.reloop2.store import Store
+    from lightning_adapt.reloop2.stores.store import Store
 
 __all__ = ["build_store"]
 

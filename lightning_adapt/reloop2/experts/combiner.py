@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_adapt.reloop2.blend import ExpertMixture, OnlineBlend
+from lightning_adapt.reloop2.experts.blend import ExpertMixture, OnlineBlend
 
 __all__ = ["Combiner"]
 

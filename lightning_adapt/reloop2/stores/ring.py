@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_adapt.reloop2.functional import MemoryReading, full_precision, softmax_readout
-from lightning_adapt.reloop2.store import Store
+from lightning_adapt.reloop2.stores.store import Store
 
 __all__ = ["RingStore"]
 

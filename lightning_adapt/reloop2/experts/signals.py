@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lightning_adapt.reloop2.crosses import CrossSearch
-from lightning_adapt.reloop2.effects import ResidualEffects, bucket_of
-from lightning_adapt.reloop2.layout import INTERCEPT, Layout
+from lightning_adapt.reloop2.experts.crosses import CrossSearch
+from lightning_adapt.reloop2.experts.effects import ResidualEffects, bucket_of
+from lightning_adapt.reloop2.experts.layout import INTERCEPT, Layout
 from lightning_adapt.reloop2.memory import ErrorMemory
 
 __all__ = ["SignalBank"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_adapt.reloop2.effects import cross_of
+from lightning_adapt.reloop2.experts.effects import cross_of
 
 __all__ = ["CrossSearch", "cross_score"]
 

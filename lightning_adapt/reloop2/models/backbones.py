@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adapt._shared.checks import check_flag, check_integer, check_share, problem
-from lightning_adapt.reloop2.fields import check_embedding_dim, check_fields, column_of, field_key
+from lightning_adapt.reloop2.models.fields import check_embedding_dim, check_fields, column_of, field_key
 
 EMBEDDING_STD = 1e-4  # FuxiCTR's: a row that was never trained adds next to nothing to the logit
 

@@ -19,7 +19,7 @@ from lightning_adapt._shared.resumable_loader import ResumableLoader
 from lightning_adapt._shared.row_sampler import RowSampler
 from lightning_adapt._shared.sampling import check_fingerprint
 from lightning_adapt._shared.state import read_version, with_version
-from lightning_adapt.reloop2.tables import EncodedTable, Roles, encode_table, read_table
+from lightning_adapt.reloop2.data.tables import EncodedTable, Roles, encode_table, read_table
 
 __all__ = ["PrequentialDataModule"]
 

@@ -14,8 +14,8 @@ from torchmetrics.classification import BinaryAUROC
 from typing_extensions import override
 
 from lightning_adapt._shared.checks import check_choice, check_positive, problem
-from lightning_adapt.reloop2.backbones import Backbone, DCNv2, DeepFM
-from lightning_adapt.reloop2.fields import check_fields, column_of, fields_of_weights
+from lightning_adapt.reloop2.models.backbones import Backbone, DCNv2, DeepFM
+from lightning_adapt.reloop2.models.fields import check_fields, column_of, fields_of_weights
 
 __all__ = ["CTRModule"]
 

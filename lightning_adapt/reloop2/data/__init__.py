@@ -1,0 +1,1 @@
+"""Logs cut by time, to serve in the order in which they came."""

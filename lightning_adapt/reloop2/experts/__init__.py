@@ -1,0 +1,1 @@
+"""The parts of an `AdaptiveErrorMemory`: signals, and how far to trust them."""

@@ -1,0 +1,1 @@
+"""Click models to adapt."""

@@ -1,0 +1,1 @@
+"""Where an `ErrorMemory` keeps its samples: one small interface, three backends, whitened keys."""
