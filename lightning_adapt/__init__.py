@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time the names are im
     from lightning_adapt.reloop2.memory import ErrorMemory as ErrorMemory
     from lightning_adapt.reloop2.metrics import PrequentialMetrics as PrequentialMetrics
     from lightning_adapt.reloop2.models.ctr_module import CTRModule as CTRModule
+    from lightning_adapt.reloop2.serving.predictor import ErrorMemoryPredictor as ErrorMemoryPredictor
     from lightning_adapt.rs2.callback import RS2Callback as RS2Callback
     from lightning_adapt.rs2.datamodule import RS2DataModule as RS2DataModule
     from lightning_adapt.rs2.loader import rs2_loader as rs2_loader

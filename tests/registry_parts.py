@@ -55,6 +55,7 @@ class Entry:
         make: Makes a fresh object to look at by itself: pickled, copied, asked twice; for kind "object", and for any
             other whose class has `get_extra_state`.
         use: Uses such an object and returns what came out.
+        copies: Whether it can be pickled and copied; False for what holds a lock or a file.
         file: (ending of its files in tests/fixtures, what loads them), for classes with a `save` of their own.
     """
 
@@ -66,4 +67,5 @@ class Entry:
     monitor: str = "val_loss"
     make: Callable[[], Any] | None = None
     use: Callable[[Any], torch.Tensor] | None = None
+    copies: bool = True
     file: tuple[str, Callable[[Path], Any]] | None = None

@@ -293,5 +293,6 @@ def draw(study: h.Study, panels: Mapping[str, Mapping[str, str]]) -> Any:
         axes.set(title=title, xlabel="slot of the stream")
         axes.spines[["top", "right"]].set_visible(False)
     all_axes[0].set_ylabel("AUC of the slot, %")
-    all_axes[-1].legend(frameon=False, fontsize=8)
+    fullest = max(all_axes, key=lambda axes: len(axes.lines))
+    figure.legend(*fullest.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
     return figure

@@ -45,7 +45,8 @@ THRESHOLDS: dict[str, dict[str, float]] = {
         "leak": 1.0,
     },
 }
-KINDS = ("gradual", "abrupt", "none")
+TITLES = {"gradual": "gradual drift", "abrupt": "abrupt drift", "none": "no drift"}
+KINDS = tuple(TITLES)
 DRIFTS = KINDS[:2]
 ROWS_OF = {"full": {"n_train": 400_000, "n_stream": 200_000}, "quick": {"n_train": 120_000, "n_stream": 40_000}}
 RATES = (2e-4, 1e-3, 3e-3, 1e-2)
@@ -186,7 +187,7 @@ def report(study: h.Study) -> None:
             other = r.BASE + (r.SHUFFLED if row.endswith(r.SHUFFLED) else "")
             shown = [h.show(study.values(label(kind, row), key), n) for key, n in digits.items()]
             rows.append([row, *shown, "" if row == other else h.show(gain(study, kind, row, other))])
-        h.print_table(f"{kind} drift, AUC in per cent", ["row", *digits, f"{LATE} minus base"], rows)
+        h.print_table(f"{TITLES[kind]}, AUC in per cent", ["row", *digits, f"{LATE} minus base"], rows)
 
 
 def draw(study: h.Study) -> Any:
@@ -203,7 +204,7 @@ def draw(study: h.Study) -> Any:
             r.ADAPTIVE: r.ADAPTIVE,
             ORACLE: ORACLE,
         }
-        panels[f"{kind} drift"] = {line: label(kind, row) for line, row in chosen.items()}
+        panels[TITLES[kind]] = {line: label(kind, row) for line, row in chosen.items()}
     return r.draw(study, panels)
 
 

@@ -130,7 +130,8 @@ def draw(study: h.Study) -> Any:
     for late, title in zip(PROTOCOLS.values(), ("labels after their batch", "labels one batch later"), strict=True):
         rival = r.best(study, [trained(rate, late) for rate in RATES], study.metric)
         lines = {r.BASE: r.BASE, r.ADAPTIVE: r.ADAPTIVE + late, "incremental, best rate": rival or ""}
-        more = {} if late else {USER: USER, "knn": "knn", r.PAPER: r.PAPER}
+        lines |= {USER_ITEM: USER_ITEM + late}
+        more = {} if late else {"knn": "knn", r.PAPER: r.PAPER}
         panels[title] = {**lines, **more}
     return r.draw(study, panels)
 

@@ -9,6 +9,7 @@ EXPORTS = {
     "DriftStream": "data.drift_stream",
     "ErrorMemory": "memory",
     "ErrorMemoryCallback": "callback",
+    "ErrorMemoryPredictor": "serving.predictor",
     "IncrementalTraining": "incremental",
     "MovieLensDataModule": "data.movielens",
     "PrequentialDataModule": "data.datamodule",

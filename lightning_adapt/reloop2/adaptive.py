@@ -25,7 +25,8 @@ class AdaptiveErrorMemory(FileMixin):
 
     Signals are the effects of each id field and of crosses of two fields (`ResidualEffects`), an intercept, and an
     `ErrorMemory` for each key space. An online blend of them (AdaGrad on the loss), each of them alone and the base
-    model itself are experts of a mixture that is never much worse than the best of them (`regret_bound`). Weights move
+    model itself are experts of a mixture that follows the best of them; by how much it falls behind is measured and
+    bounded (`regret`, `regret_bound`). Weights move
     on feedback only, so nothing is learnt from a label before it was written. Not in the paper.
 
     `keys` is a dict: int64 tensors of shape (B,) are id fields, floating point tensors of shape (B, d) are key spaces.
@@ -37,7 +38,8 @@ class AdaptiveErrorMemory(FileMixin):
         half_life: Rows of feedback after which old evidence counts half.
         prior_variance: Variance of an effect before any feedback, in squared units of the logit; for regression
             relative to the residual variance.
-        n_buckets: Rows of each effect table, a power of two; ids below it have a row of their own, larger ones share.
+        n_buckets: Rows of each effect table, a power of two. Ids below it have a row of their own, as long as no larger
+            ones come, which share all rows.
         max_crosses: Slots for crosses. With more pairs than slots, a test on residuals chooses (`CrossSearch`).
         key_backend: Backend of the key spaces' memories, "sketch" (constant cost) or "knn" (exact).
         task: "binary" or "regression".
@@ -124,19 +126,14 @@ class AdaptiveErrorMemory(FileMixin):
         if not self.n_written:
             return output
         served = signals[:, -1].reshape(output.shape)
-        return (torch.logit(served) if kind == "logit" else served).to(output)
+        if kind == "logit":
+            served = torch.logit(served)
+        elif kind == "probability":  # what is below 1 in float32 may not be in half precision
+            served = served.clamp(max=1 - max(self.settings.eps, torch.finfo(output.dtype).eps / 2))
+        return served.to(output)
 
     def compensate(self, output: Tensor, keys: Mapping[str, Tensor], kind: Kind = "probability") -> Tensor:
-        """Return the compensated output of some rows: `signals` and `correct` in one.
-
-        Args:
-            output: What the base model gave. B elements, any shape.
-            keys: Id fields and key spaces of the rows.
-            kind: "probability", "logit" or "regression".
-
-        Returns:
-            Shape and dtype of `output`.
-        """
+        """Return the compensated output of some rows: `signals` and `correct` in one, with their arguments."""
         base = output.detach().reshape(-1).float()
         base = torch.sigmoid(base) if kind == "logit" else base
         return self.correct(output, self.signals(keys, base), kind)
@@ -312,5 +309,7 @@ def _build_for(module: AdaptiveErrorMemory, state: Mapping[str, Any], prefix: st
     layout = parts_of_saved(state.get(f"{prefix}_extra_state"), module.settings)
     if layout is None:
         module.bank = None
+        if hasattr(module, "combiner"):
+            del module.combiner
     elif module.bank is None or module.bank.layout != layout:
         module.build(layout)

@@ -10,10 +10,10 @@ from torch import Tensor
 from lightning_adapt._shared.checks import problem
 from lightning_adapt.reloop2.compensator import Served
 
-__all__ = ["default_ids", "default_labels", "match_labels"]
+__all__ = ["check_callable", "default_ids", "default_labels", "match_labels"]
 
 LABEL_KEYS = ("label", "labels", "target", "targets", "y", "click")
-ID_KEYS = ("index", "idx", "sample_id")
+ID_KEYS = ("index", "sample_id")
 
 
 def match_labels(served: list[Served], labels: Tensor | None) -> Served | None:
@@ -73,3 +73,10 @@ def default_ids(batch: Any) -> Tensor | None:
         return None
     ids: Tensor = found.detach().reshape(-1)
     return ids
+
+
+def check_callable(argument: str, value: Any) -> Any:
+    """Return a function of a batch, or None, as it came; raise a TypeError that names the argument otherwise."""
+    if value is not None and not callable(value):
+        raise TypeError(problem(argument, "a function of a batch, or None", value, "Pass a function."))
+    return value

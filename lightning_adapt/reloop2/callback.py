@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
@@ -16,12 +17,12 @@ from lightning_adapt._shared.figures import log_figure
 from lightning_adapt._shared.fingerprint import weights_fingerprint
 from lightning_adapt._shared.state import read_version, to_plain, with_version
 from lightning_adapt.reloop2.adaptive import AdaptiveErrorMemory
-from lightning_adapt.reloop2.batches import default_ids, default_labels, match_labels
+from lightning_adapt.reloop2.batches import check_callable, default_ids, default_labels, match_labels
 from lightning_adapt.reloop2.capture import warn_of_other_outputs
 from lightning_adapt.reloop2.compensator import KINDS, Compensator, Memory, make_memory
 from lightning_adapt.reloop2.feedback import Feedback, FeedbackQueue
 from lightning_adapt.reloop2.memory import ErrorMemory
-from lightning_adapt.reloop2.stage_hooks import STAGES, Stage, StageHooks
+from lightning_adapt.reloop2.stage_hooks import STAGES, Stage, StageHooks, check_stages
 from lightning_adapt.reloop2.stage_metrics import StageMetrics
 
 __all__ = ["ErrorMemoryCallback"]
@@ -104,12 +105,12 @@ class ErrorMemoryCallback(StageHooks):
             "output_module": output_module,
             "output_kind": check_choice("output_kind", output_kind, KINDS, "Use 'auto'."),
         }
-        self.label_fn = _check_callable("label_fn", label_fn) or default_labels
-        self.id_fn = _check_callable("id_fn", id_fn) or default_ids
-        self.fields_fn = _check_callable("fields_fn", fields_fn)
+        self.label_fn = check_callable("label_fn", label_fn) or default_labels
+        self.id_fn = check_callable("id_fn", id_fn) or default_ids
+        self.fields_fn = check_callable("fields_fn", fields_fn)
         self.delay = check_integer("delay", delay, "Pass the batches that labels are late, 0 for none.")
-        self.stages = _check_stages("stages", stages)
-        self.write_in = _check_stages("write_in", write_in)
+        self.stages = check_stages("stages", stages)
+        self.write_in = check_stages("write_in", write_in)
         self.reset_on = check_choice("reset_on", reset_on, ("weights", "never"), "Use 'weights'.")
         self.log_base = check_flag("log_base", log_base, "Pass False to log nothing.")
         self.log_figure = check_flag("log_figure", log_figure, "Pass True to log a figure at the end of a test.")
@@ -118,7 +119,7 @@ class ErrorMemoryCallback(StageHooks):
         self._queue = FeedbackQueue(self.delay)
         self._metrics: StageMetrics | None = None
         self._compensator: Compensator | None = None
-        self._writes = self._in_fit = False
+        self._writes = self._in_fit = self._warned = False
 
     # -- stages -------------------------------------------------------------------------------------------------------
     @override
@@ -127,6 +128,17 @@ class ErrorMemoryCallback(StageHooks):
             remedy = "Lightning gives ranks different numbers of batches there. Use trainer.test, or one process."
             allowed = "without 'predict' under several processes"
             raise MisconfigurationException(problem("write_in", allowed, list(self.write_in), remedy))
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.enabled and "validate" in self.stages:
+            self._compensator_for(pl_module, self.memory)  # what cannot work is said before hours of training
+
+    def _compensator_for(self, pl_module: LightningModule, memory: Memory) -> Compensator:
+        try:
+            return Compensator(pl_module, memory, **self._places)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise MisconfigurationException(str(error)) from error
 
     @override
     def begin_stage(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
@@ -138,14 +150,12 @@ class ErrorMemoryCallback(StageHooks):
         else:
             memory = self.memory
             self._check_weights(pl_module)
-        for each in (memory, self.memory):
-            each.to(pl_module.device)
+        with torch.inference_mode(False):  # a buffer that moves here is a new one, to be written to anywhere
+            for each in (memory, self.memory):
+                each.to(pl_module.device)
         self._writes = self._in_fit or stage in self.write_in
         self._queue.clear()
-        try:
-            compensator = Compensator(pl_module, memory, **self._places)  # type: ignore[arg-type]
-        except ValueError as error:
-            raise MisconfigurationException(str(error)) from error
+        compensator = self._compensator_for(pl_module, memory)
         if self._places["output_module"] is None:
             warn_of_other_outputs(pl_module)
         compensator.attach()
@@ -163,12 +173,13 @@ class ErrorMemoryCallback(StageHooks):
         if self.reset_on == "never":
             return
         weights = weights_fingerprint(pl_module)
-        if self.memory.n_written and self.weights != weights:
-            rank_zero_warn(
-                "ErrorMemoryCallback: the weights have changed since the memory was written, so that its keys and "
-                "errors belong to another model. It begins anew; reset_on='never' keeps it.",
-                category=UserWarning,
-            )
+        if self.weights != weights:
+            if self.memory.n_written:
+                rank_zero_warn(
+                    "ErrorMemoryCallback: the weights have changed since the memory was written, so that its keys and "
+                    "errors belong to another model. It begins anew; reset_on='never' keeps it.",
+                    category=UserWarning,
+                )
             self.memory.reset()
         self.weights = weights
 
@@ -210,10 +221,12 @@ class ErrorMemoryCallback(StageHooks):
         labels = self._labels(batch)
         served = match_labels(passes, labels)
         if served is None:
+            self._warn_once_of_no_pass()
             return
         if labels is not None and self._metrics is not None:
-            self._metrics.update(served, labels.to(served.base.device), self.id_fn(batch))
-        gather = labels is not None or trainer.world_size == 1  # prediction: ranks may have fewer batches than others
+            ids = self.id_fn(batch) if trainer.world_size > 1 else None  # one process: rows come in their order, once
+            self._metrics.update(served, labels.to(served.base.device), ids)
+        gather = trainer.world_size == 1 or self._all_have_labels(trainer, labels)
         if not gather or not (self._writes or self._calibrates()):
             return
         rows = Feedback(served.keys, served.base if labels is None else labels, served.base, served.signals)
@@ -225,6 +238,25 @@ class ErrorMemoryCallback(StageHooks):
             if self._in_fit and not memory.is_calibrated:
                 memory.calibrate(rows.keys)  # type: ignore[arg-type]
             self._queue.add(memory, rows)
+
+    def _warn_once_of_no_pass(self) -> None:
+        if not self._warned:
+            self._warned = True
+            rank_zero_warn(
+                "ErrorMemoryCallback: the output module did not run in this batch, or ran with gradients or inside a "
+                "compiled submodule, so that nothing was corrected. Name the module that runs in output_module.",
+                category=UserWarning,
+            )
+
+    def _all_have_labels(self, trainer: Trainer, labels: Tensor | None) -> bool:
+        """Say whether all ranks have labels; raise if only some do, which would let the others wait for ever."""
+        if not self._writes and self._metrics is None:
+            return False  # prediction: ranks may have fewer batches than others, so they must not wait for each other
+        everywhere = bool(trainer.strategy.reduce_boolean_decision(labels is not None, all=True))
+        if labels is not None and not everywhere:
+            allowed = "a function that finds labels on all ranks or on none"
+            raise MisconfigurationException(problem("label_fn", allowed, "labels on some", _LABEL_REMEDY))
+        return everywhere
 
     def _calibrates(self) -> bool:
         """Say whether what is served is to whiten the memory's keys: none is stored, and these will not be either."""
@@ -246,12 +278,20 @@ class ErrorMemoryCallback(StageHooks):
     # -- state --------------------------------------------------------------------------------------------------------
     @override
     def state_dict(self) -> dict[str, Any]:
-        memory = to_plain(self.memory.state_dict()) if self.memory.n_written else None
+        # an empty memory has nothing to keep but what whitens its keys; the adaptive one takes that from its first rows
+        worth = self.memory.n_written or (isinstance(self.memory, ErrorMemory) and self.memory.is_calibrated)
+        memory = to_plain(self.memory.state_dict()) if worth else None
         return with_version({"memory": memory, "weights": self.weights}, STATE_VERSION)
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         read_version(state_dict, STATE_VERSION, "ErrorMemoryCallback")
+        if self.memory.n_written and (state_dict["memory"] is None or self.weights != state_dict["weights"]):
+            rank_zero_warn(
+                f"ErrorMemoryCallback: the checkpoint's memory replaces one with {self.memory.n_written} rows of "
+                "feedback. To go on with those, save a checkpoint after the test, or pass no ckpt_path.",
+                category=UserWarning,
+            )
         self.weights = state_dict["weights"]
         if state_dict["memory"] is None:
             self.memory.reset()
@@ -260,15 +300,3 @@ class ErrorMemoryCallback(StageHooks):
 
 
 _LABEL_REMEDY = "Pass label_fn=lambda batch: batch['clicked'], say; or write_in=() to only read the memory."
-
-
-def _check_callable(argument: str, value: Any) -> Any:
-    if value is not None and not callable(value):
-        raise TypeError(problem(argument, "a function of a batch, or None", value, "Pass a function."))
-    return value
-
-
-def _check_stages(argument: str, value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError(problem(argument, f"a list of stages among {STAGES}", value, "Pass ['test'], say."))
-    return tuple(check_choice(argument, stage, STAGES, "Pass ['test'], say.") for stage in value)

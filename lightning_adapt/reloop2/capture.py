@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ __all__ = [
 Keys = Tensor | Mapping[str, Tensor]
 
 EMBEDDINGS, HIDDEN = "embeddings", "hidden"  # names of the key spaces
+Part = Literal["field", "columns", "list", "other"]
+_FEWEST_ROWS = 8  # that tell whether the columns of an index tensor are fields
 _MOST_COLUMNS = 64  # of an (B, F) index tensor that may hold one field per column
 
 
@@ -43,7 +45,10 @@ def find_output_module(module: nn.Module) -> tuple[str, nn.Module]:
     found = [(name, part) for name, part in module.named_modules() if _gives_one_number(part)]
     if not found:
         names = [f"{name} ({type(part).__name__})" for name, part in module.named_modules() if name][-5:]
-        remedy = "Name the module whose output is the logit, probability or value of each row."
+        remedy = (
+            "Name the module whose output is the logit, probability or value of each row; where no module gives it (a "
+            "dot product), pass it through a torch.nn.Identity() and name that."
+        )
         raise ValueError(problem("output_module", "given where the model has no Linear(., 1)", names, remedy))
     return found[-1]
 
@@ -100,7 +105,8 @@ class ForwardCapture:
         self.vectors: dict[str, Tensor] = {}
         self.key: Tensor | None = None
         self.known_fields: Collection[str] | None = None
-        self._one_field_per_column: dict[str, bool] = {}
+        self._parts: dict[str, Part] = {}
+        self._uses: dict[str, int] = {}
         self._handles: list[Any] = []
 
     def attach(self) -> None:
@@ -121,25 +127,31 @@ class ForwardCapture:
         """Forget what was seen, before the next batch."""
         self.ids.clear()
         self.vectors.clear()
+        self._uses.clear()
         self.key = None
+
+    def end_pass(self) -> None:
+        """Let the next pass over the same batch write over what this one left; what it does not look up again stays."""
+        self._uses.clear()
 
     def fields(self, n_rows: int) -> dict[str, Tensor]:
         """Return the id fields seen since `clear`, as int64 tensors of shape (B,).
 
-        An index tensor of shape (B, F) is taken for F fields if its columns use different rows of the table (one big
-        table with offsets); otherwise it is a list, such as a history, and no field.
+        What a table's ids are is decided by the first batch and kept: ids of shape (B,) are a field. An index tensor of
+        shape (B, F) is F fields if its columns use different rows of a table without padding (one big table with
+        offsets); otherwise it is a list, such as a history, and no field.
 
         Args:
             n_rows: Rows of the batch, B.
         """
         found: dict[str, Tensor] = {}
         for name, ids in self.ids.items():
-            if ids.shape[:1] != (n_rows,) or ids.is_floating_point():
-                continue
-            if ids.numel() == n_rows:
-                found[name] = ids.reshape(-1).long()
-            elif ids.ndim == 2 and self._columns_are_fields(name, ids):
-                found |= {f"{name}[{column}]": ids[:, column].long() for column in range(ids.shape[1])}
+            part = self._part(name, n_rows)
+            if part == "field":
+                found[name] = self._checked(name, ids, n_rows).reshape(n_rows, -1)[:, 0].long()
+            elif part == "columns":
+                columns = self._checked(name, ids, n_rows).long()
+                found |= {f"{name}[{column}]": columns[:, column] for column in range(columns.shape[1])}
         return found
 
     def embeddings(self, n_rows: int) -> Tensor | None:
@@ -150,30 +162,52 @@ class ForwardCapture:
         """
         parts = []
         for name, vector in self.vectors.items():
-            if vector.shape[:1] != (n_rows,) or not vector.is_floating_point():
+            part = self._part(name, n_rows)
+            if part == "other":
                 continue
-            is_list = vector.ndim > 2 and vector.shape[1] > 1 and not self._one_field_per_column.get(name, False)
-            parts.append((vector.mean(1) if is_list else vector).reshape(n_rows, -1).float())
+            vector = self._checked(name, vector, n_rows).float()
+            if part == "list" and vector.ndim > 2:
+                vector = vector.flatten(1, -2).mean(1).nan_to_num()  # a list may be empty
+            parts.append(vector.flatten(1))
         return torch.cat(parts, 1) if parts else None
 
-    def _columns_are_fields(self, name: str, ids: Tensor) -> bool:
-        if name not in self._one_field_per_column:  # decided once: the fields may not change from batch to batch
-            if self.known_fields is not None:
-                apart = f"{name}[0]" in self.known_fields
-            else:
-                low, high = ids.min(0).values, ids.max(0).values
-                order = low.argsort()
-                apart = bool((low[order][1:] > high[order][:-1]).all())
-            self._one_field_per_column[name] = ids.shape[1] <= _MOST_COLUMNS and apart
-        return self._one_field_per_column[name]
+    def _part(self, name: str, n_rows: int) -> Part:
+        if name not in self._parts:  # once: what a row is made of may not change from batch to batch
+            self._parts[name] = self._decide(name, n_rows)
+        return self._parts[name]
+
+    def _decide(self, name: str, n_rows: int) -> Part:
+        ids, vector = self.ids[name], self.vectors[name]
+        if vector.shape[:1] != (n_rows,) or not vector.is_floating_point():
+            return "other"  # positions, say: not one entry per row
+        if self.known_fields is not None:
+            return "field" if name in self.known_fields else "columns" if f"{name}[0]" in self.known_fields else "list"
+        padded = getattr(self.tables[name.partition("#")[0]], "padding_idx", None) is not None
+        if ids.shape == (n_rows,) or (ids.shape == (n_rows, 1) and not padded):
+            return "field"
+        if ids.ndim != 2 or ids.shape[0] != n_rows or padded or not n_rows >= _FEWEST_ROWS:
+            return "list"
+        low, high = ids.min(0).values, ids.max(0).values
+        order = low.argsort()
+        apart = bool((low[order][1:] > high[order][:-1]).all())
+        return "columns" if ids.shape[1] <= _MOST_COLUMNS and apart else "list"
+
+    def _checked(self, name: str, value: Tensor, n_rows: int) -> Tensor:
+        if value.shape[:1] != (n_rows,):
+            remedy = "Leave this table out: name those to use in AdaptiveErrorMemory(experts=[...])."
+            allowed = f"a batch in which the table {name!r} is asked for {n_rows} rows, as in the first"
+            raise ValueError(problem("batch", allowed, tuple(value.shape), remedy))
+        return value
 
     def _embedding_hook(self, name: str) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             if torch.is_grad_enabled() or not args or not isinstance(args[0], Tensor) or not isinstance(output, Tensor):
                 return
-            number = sum(known == name or known.startswith(f"{name}#") for known in self.ids)
-            known = name if not number else f"{name}#{number + 1}"  # a table that is used twice in one pass
-            self.ids[known], self.vectors[known] = args[0].detach(), output.detach()
+            self._uses[name] = self._uses.get(name, 0) + 1
+            # a table that is used twice in one pass
+            known = name if self._uses[name] == 1 else f"{name}#{self._uses[name]}"
+            ids = args[0] if len(args) == 1 else args[0].new_zeros(0)  # an EmbeddingBag with offsets: only its vectors
+            self.ids[known], self.vectors[known] = ids.detach(), output.detach()
 
         return hook
 
@@ -191,10 +225,9 @@ def _embedding_names(module: nn.Module) -> dict[str, nn.Module]:
     """Return the embedding tables by the last part of their name, or the whole name where that is not unique."""
     tables = {name: part for name, part in module.named_modules() if isinstance(part, (nn.Embedding, nn.EmbeddingBag))}
     short = [name.rsplit(".", 1)[-1] for name in tables]
-    return {
-        (last if short.count(last) == 1 else name): part
-        for last, (name, part) in zip(short, tables.items(), strict=True)
-    }
+    taken = {EMBEDDINGS, HIDDEN}
+    names = [last if short.count(last) == 1 else name for last, name in zip(short, tables, strict=True)]
+    return {f"{name} table" if name in taken else name: part for name, part in zip(names, tables.values(), strict=True)}
 
 
 def flat_keys(key: Tensor, n_rows: int) -> Tensor:
@@ -213,7 +246,7 @@ def flat_keys(key: Tensor, n_rows: int) -> Tensor:
     if key.shape[:1] != (n_rows,):
         remedy = "Choose a module that sees the same rows as the output."
         raise ValueError(problem("key_module", f"a module that sees {n_rows} rows", tuple(key.shape), remedy))
-    return key.reshape(n_rows, -1).float()
+    return key.flatten(1).float() if key.ndim > 1 else key[:, None].float()
 
 
 def warn_of_other_outputs(module: nn.Module) -> None:

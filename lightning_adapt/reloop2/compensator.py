@@ -103,7 +103,10 @@ class Compensator:
             self.output = find_module(module, output_module, "output_module")
         self.kind = self._kind(output_kind)
         key_part = self.output if key_module is None else find_module(module, key_module, "key_module")
-        self.capture = ForwardCapture(module, key_part, key_from, embeddings=isinstance(memory, AdaptiveErrorMemory))
+        adaptive = isinstance(memory, AdaptiveErrorMemory)
+        self.capture = ForwardCapture(module, key_part, key_from, embeddings=adaptive)
+        if isinstance(memory, AdaptiveErrorMemory) and memory.bank is not None:
+            self.capture.known_fields = memory.bank.layout.fields
         self._served: list[Served] = []
         self._handle: Any = None
 
@@ -157,7 +160,7 @@ class Compensator:
             return None
         if not isinstance(output, Tensor) or output.ndim == 0 or output.numel() != len(output):
             shape = tuple(output.shape) if isinstance(output, Tensor) else output
-            remedy = "Name the module whose output is one number per row."
+            remedy = "Name the module whose output is one number per row; wrap a bare score in torch.nn.Identity()."
             raise ValueError(problem("output_module", "a module with output of shape (B,) or (B, 1)", shape, remedy))
         flat = output.detach().reshape(-1)
         base = self._in_memory_units(flat)
@@ -165,6 +168,7 @@ class Compensator:
         signals = self.memory.signals(keys, base)  # type: ignore[arg-type]
         corrected = self.memory.correct(output.detach(), signals, self.kind)
         self._served.append(Served(keys, base, signals, self._in_memory_units(corrected.reshape(-1))))
+        self.capture.end_pass()
         return corrected
 
     def _in_memory_units(self, values: Tensor) -> Tensor:

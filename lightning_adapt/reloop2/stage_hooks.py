@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
-__all__ = ["STAGES", "Stage", "StageHooks"]
+from lightning_adapt._shared.checks import check_choice, problem
+
+__all__ = ["STAGES", "Stage", "StageHooks", "check_stages"]
 
 Stage = Literal["validate", "test", "predict"]
 STAGES: tuple[Stage, ...] = ("validate", "test", "predict")
@@ -151,6 +153,15 @@ def _n_rows(loaders: Any, dataloader_idx: int) -> int | None:
     many = list(loaders.values()) if isinstance(loaders, Mapping) else loaders
     many = many if isinstance(many, (list, tuple)) else [many]
     try:
-        return len(many[dataloader_idx].dataset)
+        loader = many[dataloader_idx]
+        # a data set whose items are batches has fewer items than rows
+        return None if loader.batch_sampler is None else len(loader.dataset)
     except (AttributeError, IndexError, TypeError):  # an iterable of the user's: its length is not known
         return None
+
+
+def check_stages(argument: str, value: Any) -> tuple[str, ...]:
+    """Return a list of stages as a tuple; raise a TypeError or ValueError that names the argument otherwise."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(problem(argument, f"a list of stages among {STAGES}", value, "Pass ['test'], say."))
+    return tuple(check_choice(argument, stage, STAGES, "Pass ['test'], say.") for stage in value)

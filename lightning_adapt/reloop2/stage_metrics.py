@@ -29,6 +29,7 @@ class StageMetrics:
 
     def __init__(self, memory: Memory, device: torch.device) -> None:
         self.clicks = PrequentialMetrics().to(device) if memory.settings.task == "binary" else None
+        self._used = False
         self.errors = {name: MeanSquaredError().to(device) for name in ("mse", "base_mse")}
 
     def update(self, served: Served, labels: Tensor, ids: Tensor | None) -> None:
@@ -39,6 +40,7 @@ class StageMetrics:
             labels: Shape (B,).
             ids: Ids of the rows that grow with time, shape (B,); None: the order of arrival.
         """
+        self._used = True
         if self.clicks is not None:
             self.clicks.update(served.served, labels, base=served.base, index=ids)
         else:
@@ -46,7 +48,9 @@ class StageMetrics:
             self.errors["base_mse"].update(served.base, labels)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return the metrics over all ranks, by name; those of the base model begin with "base_"."""
+        """Return the metrics over all ranks, by name; the base model's begin with "base_". Empty without labels."""
+        if not self._used:  # no labels were found: nothing to say
+            return {}
         if self.clicks is None:
             return {name: metric.compute() for name, metric in self.errors.items()}
         found = self.clicks.compute()
@@ -59,4 +63,4 @@ class StageMetrics:
         Raises:
             ModuleNotFoundError: If matplotlib is missing; names the extra.
         """
-        return self.clicks.figure() if self.clicks is not None and self.clicks.update_called else None
+        return self.clicks.figure() if self.clicks is not None and self._used else None

@@ -17,8 +17,10 @@ from lightning_adapt.reloop2.incremental import IncrementalTraining
 from lightning_adapt.reloop2.memory import ErrorMemory
 from lightning_adapt.reloop2.metrics import PrequentialMetrics
 from lightning_adapt.reloop2.models.ctr_module import CTRModule
+from lightning_adapt.reloop2.serving.predictor import ErrorMemoryPredictor
 from tests.foreign_clicks import ForeignClicks, click_columns, click_data, click_stream, noted
 from tests.registry_parts import Entry, Setup
+from tests.reloop2.predictor_parts import fixed_clicks
 
 # 64 rows: 32 to train on, 16 to validate on, 16 to serve
 SPLIT: dict[str, Any] = {"val_share": 0.25, "slots": 4}
@@ -106,7 +108,35 @@ def measured(metrics: PrequentialMetrics) -> torch.Tensor:
     return torch.stack(list(metrics.compute().values()))
 
 
+class Score(torch.nn.Module):
+    """A click model in a few lines, whose weights come from no random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            self.out = torch.nn.Linear(4, 1)
+        torch.nn.init.constant_(self.out.weight, 0.3)
+        torch.nn.init.zeros_(self.out.bias)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.out(rows)
+
+
+def answered(predictor: ErrorMemoryPredictor) -> torch.Tensor:
+    rows = torch.randn(20, 4, generator=torch.Generator().manual_seed(2))
+    first = predictor.predict(rows, list(range(20)))
+    predictor.feedback(list(range(20)), [row % 2 for row in range(20)])
+    return torch.stack([first, predictor.predict(rows, list(range(20, 40)))])
+
+
 ENTRIES: dict[str, Entry] = {
+    "ErrorMemoryPredictor": Entry(
+        kind="object",
+        make=lambda: ErrorMemoryPredictor(Score(), memory()),
+        use=answered,
+        copies=False,
+        file=(".safetensors", lambda path: ErrorMemoryPredictor.load(path, fixed_clicks())),
+    ),
     "ErrorMemoryCallback": Entry(
         kind="serving",
         build=serving(ErrorMemoryCallback),

@@ -26,6 +26,14 @@ def test_before_any_feedback_the_output_is_the_base_models_bit_by_bit(clicks):
     assert memory.compensate(base.half()[:, None], keys).dtype == torch.half
 
 
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16])
+def test_half_precision_stays_below_one(dtype, clicks):
+    keys, labels, _ = clicks
+    memory, sure = AdaptiveErrorMemory(["intercept"]), torch.full_like(labels, 0.9999)
+    memory.write(keys, torch.ones_like(labels), sure)
+    assert float(memory.compensate(sure.to(dtype), keys).max()) < 1
+
+
 def test_it_learns_what_the_base_model_misses(clicks):
     keys, labels, base = clicks
     memory = AdaptiveErrorMemory(**SMALL)
@@ -206,6 +214,10 @@ def test_state_of_other_settings_is_refused(clicks):
         AdaptiveErrorMemory(n_buckets=2048).load_state_dict(memory.state_dict())
     with pytest.raises(ValueError, match="version"):
         AdaptiveErrorMemory(**SMALL).load_state_dict({})
+    with pytest.raises(ValueError, match="`state_dict` must be of an AdaptiveErrorMemory"):
+        AdaptiveErrorMemory(**SMALL).load_state_dict(ErrorMemory().state_dict())
+    memory.load_state_dict(AdaptiveErrorMemory(**SMALL).state_dict())  # one that has seen nothing yet
+    assert memory.n_written == 0
 
 
 def test_reset_begins_anew_and_keeps_the_whitening(clicks):
@@ -271,7 +283,8 @@ def test_memory_does_not_grow(clicks):
         ({"max_crosses": -1}, "`max_crosses` must be a whole number >= 0"),
         ({"key_backend": "faiss"}, "`key_backend` must be one of 'sketch', 'knn'"),
         ({"task": "ranking"}, "`task` must be one of 'binary', 'regression'"),
-        ({"eps": 0.7}, "`eps` must be a number from 1e-12"),
+        ({"eps": 0.7}, "`eps` must be a number from 1e-7"),
+        ({"eps": 1e-9}, "`eps` must be a number from 1e-7"),
         ({"seed": "x"}, "`seed` must be a whole number"),
     ],
 )

@@ -279,9 +279,10 @@ class Twice(ForeignClicks):
         return super().test_step(batch, batch_idx)
 
 
-def test_two_passes_over_a_batch_are_written_once(tmp_path):
-    twice, callback = run(tmp_path, knn(), module=Twice())
-    once, _ = run(tmp_path, knn())
+@pytest.mark.parametrize("kind", ["auto", "knn"])
+def test_two_passes_over_a_batch_are_written_once(kind, tmp_path):
+    twice, callback = run(tmp_path, MEMORIES[kind](), module=Twice())
+    once, _ = run(tmp_path, MEMORIES[kind]())
     assert callback.memory.n_written == 64
     assert torch.equal(twice, once)
 
@@ -301,6 +302,49 @@ def test_bf16(tmp_path):
     (result,) = trainer(tmp_path, [callback], precision="bf16-mixed").test(module, click_stream(8, 64), verbose=False)
     assert callback.memory.n_written == 64
     assert result["reloop2/test_logloss"] > 0
+
+
+def test_rows_that_share_an_id_are_all_measured(tmp_path):
+    callback, module = ErrorMemoryCallback(knn()), _Many()
+    loaders = [click_stream(8, 24), click_stream(8, 24)]  # each counts its rows from 0
+    (first, *_) = trainer(tmp_path, [callback]).test(module, loaders, verbose=False)
+    labels = torch.cat([Clicks(24).columns["label"]] * 2)
+    chances = torch.tensor([value for _, part in module.tested for value in part]).sigmoid()
+    expected = nn.functional.binary_cross_entropy(chances, labels)
+    assert first["reloop2/test_logloss"] == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_a_module_without_output_is_told_before_it_trains(tmp_path):
+    module = NoOutput()
+    with pytest.raises(MisconfigurationException, match="`output_module` must be given"):
+        trainer(tmp_path, [ErrorMemoryCallback()], max_epochs=1).fit(module, **click_data())
+    assert module.seen == []
+
+
+def test_an_output_that_never_runs_is_told(tmp_path):
+    class Bypassed(ForeignClicks):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3, 1)
+
+    with pytest.warns(UserWarning, match="the output module did not run in this batch"):
+        run(tmp_path, knn(), module=Bypassed(), output_module="head")
+
+
+def test_whitening_from_fit_is_in_the_checkpoint_and_a_memory_that_is_replaced_is_told(tmp_path):
+    callback, module = ErrorMemoryCallback(ErrorMemory(k=5)), ForeignClicks()
+    runner = trainer(tmp_path, [callback], max_epochs=1)
+    runner.fit(module, **click_data())
+    runner.save_checkpoint(tmp_path / "fit.ckpt")
+    here, there = (ErrorMemoryCallback(ErrorMemory(k=5)) for _ in range(2))
+    here.load_state_dict(callback.state_dict())
+    saved = {"ckpt_path": tmp_path / "fit.ckpt", "verbose": False}
+    trainer(tmp_path, [there]).test(ForeignClicks(), click_stream(8, 64), **saved)
+    trainer(tmp_path, [here]).test(module, click_stream(8, 64), verbose=False)
+    probe = torch.randn(9, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(here.memory.read(probe).label, there.memory.read(probe).label)
+    with pytest.warns(UserWarning, match="the checkpoint's memory replaces one with 64 rows"):
+        trainer(tmp_path, [there]).test(module, click_stream(8, 8), **saved)
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------

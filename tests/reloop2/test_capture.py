@@ -79,6 +79,69 @@ def test_what_columns_mean_is_decided_once():
     assert set(capture.fields(8)) == names
 
 
+def run_again(capture, model, rows):
+    capture.clear()
+    with torch.no_grad():
+        model(rows)
+
+
+def test_a_second_pass_over_a_batch_writes_over_the_first_and_keeps_what_it_does_not_look_up():
+    model, rows = Tables(), batch()
+    capture = captured(model, rows)
+    names = set(capture.fields(8))
+    capture.end_pass()
+    with torch.no_grad():
+        model.item(rows["history"])
+        model.item(rows["item"].flip(0))
+    assert set(capture.fields(8)) == names
+    assert torch.equal(capture.fields(8)["item#2"], rows["item"].flip(0))
+    assert torch.equal(capture.fields(8)["user"], rows["user"])
+
+
+class Lists(nn.Module):
+    """Positions that are no row's own, a padded history, a bag with offsets."""
+
+    def __init__(self):
+        super().__init__()
+        self.position, self.history = nn.Embedding(50, 3), nn.Embedding(20, 3, padding_idx=0)
+        self.bag, self.embeddings = nn.EmbeddingBag(20, 4), nn.Embedding(9, 2)
+
+    def forward(self, rows):
+        self.position(torch.arange(20)), self.history(rows["history"]), self.embeddings(rows["user"])
+        self.bag(rows["flat"], rows["offsets"])
+
+
+def lists(n, length):
+    history = torch.arange(n * length).remainder(19).reshape(n, length) + 1
+    user = torch.arange(n) % 9
+    return {"history": history, "user": user, "flat": torch.arange(n), "offsets": torch.arange(n)}
+
+
+@pytest.mark.parametrize("lengths", [(5, 1, 0), (1, 7, 2)])
+def test_what_a_table_is_does_not_change_from_batch_to_batch(lengths):
+    model = Lists()
+    capture = captured(model, lists(16, lengths[0]))
+    found = (set(capture.fields(16)), capture.embeddings(16).shape[1])
+    assert found == ({"embeddings table"}, 3 + 4 + 2)
+    for n, length in ((16, lengths[1]), (20, lengths[2]), (1, 2)):  # 20 rows, as there are positions
+        run_again(capture, model, lists(n, length))
+        assert (set(capture.fields(n)), capture.embeddings(n).shape) == (found[0], (n, found[1]))
+        assert bool(torch.isfinite(capture.embeddings(n)).all())
+
+
+def test_a_table_that_was_a_field_and_is_none_any_more_is_explained():
+    model = nn.ModuleDict({"user": nn.Embedding(9, 2)})
+    capture = ForwardCapture(model, None, "input", embeddings=True)
+    capture.attach()
+    with torch.no_grad():
+        model["user"](torch.arange(8))
+        capture.fields(8)
+        capture.clear()
+        model["user"](torch.arange(5))
+    with pytest.raises(ValueError, match=r"`batch` must be a batch in which the table 'user' is asked for 8 rows"):
+        capture.fields(8)
+
+
 def test_passes_with_gradients_are_not_noted():
     model = Tables()
     capture = ForwardCapture(model, model.out, "input", embeddings=True)

@@ -72,10 +72,10 @@ def test_a_cross_at_work_keeps_its_slot_and_an_idle_one_loses_it():
 def test_one_large_batch_is_as_many_small_ones():
     one, many = (CrossSearch(6, PAIRS, n_slots=2, prior_variance=0.1, window=300) for _ in range(2))
     ids, residual, curvature = rows(1000)
-    one.observe(ids, residual, curvature, torch.zeros(2))
+    one.observe(ids, residual, curvature, torch.ones(2))
     for start in range(0, 1000, 90):
         part = slice(start, start + 90)
-        many.observe(ids[part], residual[part], curvature[part], torch.zeros(2))
+        many.observe(ids[part], residual[part], curvature[part], torch.ones(2))
     assert torch.equal(one.pairs, many.pairs)
     assert int(one.filled) == int(many.filled) == 100
 

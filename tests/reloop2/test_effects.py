@@ -85,6 +85,14 @@ def test_two_shards_of_the_same_level_count_the_prior_once():
     assert float(one.read(rows)[0]) > alone
 
 
+def test_a_huge_batch_does_not_overshoot():
+    """One Newton step of 20,000 rows from a base of 0.1 % would be one of hundreds of logits."""
+    effects, labels = ResidualEffects(1, 4, 0.1, 1e9), (torch.arange(20_000) % 2).float()
+    rows, offset = torch.zeros(20_000, 1, dtype=torch.long), torch.full((20_000,), -7.0)
+    effects.write(rows, offset, torch.ones(1), labels)
+    assert abs(float(effects.read(rows[:1])) - 7) < 1.5
+
+
 def test_cleared_groups_and_reset_begin_anew():
     effects = ResidualEffects(3, 8, 0.3, 100.0)
     for rows, offset, labels in batches():

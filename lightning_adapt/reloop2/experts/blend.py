@@ -108,7 +108,7 @@ class OnlineBlend(nn.Module):
 
 
 class ExpertMixture(nn.Module):
-    """A mixture of experts by their past losses, never much worse than the best one, with a certificate that says so.
+    """A mixture of experts by their past losses that accounts for how much worse than the best one it was.
 
     Weights are softmax(log prior - rate * cumulative loss) and predictions the mixture of the experts' predictions; the
     rate is 1, or less where the mixture turned out to lose by it (AdaHedge; de Rooij et al., 2014). Everything that

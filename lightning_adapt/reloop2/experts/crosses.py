@@ -118,7 +118,7 @@ class CrossSearch(nn.Module):
             self.filled += part
             ids, pair = ids[part:], pair[part:]
             if int(self.filled) == self.window:
-                changed |= self._search(weights)
+                changed |= self._search(weights.to(self.pairs.device).masked_fill(changed, 1.0))
                 self.filled.zero_()
         return changed
 

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 __all__ = ["ResidualEffects", "bucket_of", "cross_of"]
 
 _MULTIPLIER = -7046029254386353131  # odd part of 2^64 / golden ratio, as a signed number: multiplicative hashing
+_MOST_ROWS = 1024  # of one Newton step; from where the sigmoid is flat, thousands of rows would overshoot by far,
+_LONGEST_STEP = 3.0  # and so would a step that nothing holds back
 _RESCALE_AT = 2.0**40  # far from the end of float32, and the small weights of the distant past still count
 
 
@@ -95,6 +97,11 @@ class ResidualEffects(nn.Module):
             binary: Labels behind a logit; otherwise values with squared error, where each row has curvature 1.
         """
         offset, labels, scales = (part.to(self.mean) for part in (offset, labels, scales))
+        parts = (torch.split(part, _MOST_ROWS) for part in (rows, offset, labels))
+        for some_rows, some_offset, some_labels in zip(*parts, strict=True):
+            self._write(some_rows, some_offset, scales, some_labels, binary=binary)
+
+    def _write(self, rows: Tensor, offset: Tensor, scales: Tensor, labels: Tensor, *, binary: bool) -> None:
         used = (~scales.isnan()).nonzero().flatten().tolist()
         total = offset + self.read(rows) @ scales.nan_to_num()
         weight = float(self.weight)
@@ -105,6 +112,8 @@ class ResidualEffects(nn.Module):
             curvature = prediction * (1 - prediction) if binary else torch.ones_like(total)
             self.evidence[group].index_add_(0, level, curvature * weight)
             step = self._sum_by_level(level, slope) / (self.evidence[group, level] / weight + 1 / self.prior_variance)
+            if binary:
+                step = step.clamp(-_LONGEST_STEP, _LONGEST_STEP)
             self.mean[group, level] += step  # rows of one level carry one step: the last one written is any of them
             total += scales[group] * step
         self._age(len(labels))

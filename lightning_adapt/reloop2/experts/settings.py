@@ -78,6 +78,9 @@ def parts_of_saved(saved: Any, settings: AdaptiveSettings) -> Layout | None:
         ValueError: If the state is of no such memory, of a newer release, or of other settings.
     """
     read_version(saved, VERSION, "an AdaptiveErrorMemory")
+    if "config" not in saved:
+        remedy = "Load it into the kind of memory that it was saved from."
+        raise ValueError(problem("state_dict", "of an AdaptiveErrorMemory", sorted(saved), remedy))
     if saved["config"] != settings.plain():
         remedy = "Build the memory with the settings that it was saved with."
         raise ValueError(problem("state_dict", f"of a memory with {settings.plain()}", saved["config"], remedy))
@@ -112,6 +115,6 @@ def _power_of_two(value: Any) -> int:
 
 def _small(value: Any) -> float:
     number = check_positive("eps", value, "Pass 1e-6.")
-    if not 1e-12 <= number < 0.5:
-        raise ValueError(problem("eps", "a number from 1e-12 to below 0.5", value, "Pass 1e-6."))
+    if not 1e-7 <= number < 0.5:  # closer to 1 there is no float32 below it
+        raise ValueError(problem("eps", "a number from 1e-7 to below 0.5", value, "Pass 1e-6."))
     return number
