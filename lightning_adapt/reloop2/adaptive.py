@@ -268,8 +268,9 @@ class AdaptiveErrorMemory(FileMixin):
         """
         if other.bank is None:
             return
-        if self.bank is None:
-            self.build(other.bank.layout)
+        if self.bank is None:  # nothing of its own to merge: crosses that a search chose come along
+            self.load_state_dict(other.state_dict())
+            return
         mine, theirs = ({**memory.config(), "signals": memory.names()} for memory in (self, other))
         if mine != theirs:
             remedy = "Merge memories with equal settings, fields and crosses (a fixed list in `experts` ensures it)."
