@@ -40,7 +40,10 @@ EXTRAS: dict[str, dict[str, RequirementCache]] = {
         "jsonargparse": RequirementCache("jsonargparse[signatures]>=4.39"),
         "pyyaml": RequirementCache("pyyaml>=6.0"),
     },
-    "serve": {"litserve": RequirementCache("litserve>=0.2")},
+    "serve": {
+        "litserve": RequirementCache("litserve>=0.2.19"),
+        "safetensors": RequirementCache("safetensors>=0.4.3"),
+    },
 }
 
 

@@ -281,7 +281,8 @@ class ErrorMemoryCallback(StageHooks):
         # an empty memory has nothing to keep but what whitens its keys; the adaptive one takes that from its first rows
         worth = self.memory.n_written or (isinstance(self.memory, ErrorMemory) and self.memory.is_calibrated)
         memory = to_plain(self.memory.state_dict()) if worth else None
-        return with_version({"memory": memory, "weights": self.weights}, STATE_VERSION)
+        state = {"memory": memory, "config": self.memory.config(), "weights": self.weights}
+        return with_version(state, STATE_VERSION)
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -8,7 +8,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_adapt import AdaptiveErrorMemory, ErrorMemory, ErrorMemoryCallback, IncrementalTraining
+from lightning_adapt import (
+    AdaptiveErrorMemory,
+    ErrorMemory,
+    ErrorMemoryCallback,
+    ErrorMemoryPredictor,
+    IncrementalTraining,
+)
 from tests.foreign import trainer
 from tests.foreign_clicks import Clicks, ForeignClicks, click_data, click_stream
 
@@ -201,6 +207,22 @@ def test_a_checkpoint_gives_the_same_outputs_bit_by_bit(kind, tmp_path):
     served = torch.cat(fresh.predict(ForeignClicks(), click_stream(8, 64), ckpt_path=tmp_path / "served.ckpt"))
     assert torch.equal(served, expected)
     assert again.weights == callback.weights
+
+
+@pytest.mark.parametrize("kind", MEMORIES)
+def test_a_server_goes_on_with_the_memory_of_a_checkpoint(kind, tmp_path):
+    callback = ErrorMemoryCallback(MEMORIES[kind]())
+    runner = trainer(tmp_path, [callback])
+    runner.test(ForeignClicks(), click_stream(8, 64), verbose=False)
+    runner.save_checkpoint(tmp_path / "served.ckpt")
+    loader = click_stream(8, 24)
+    expected = torch.cat(runner.predict(ForeignClicks(), loader))
+    server = ErrorMemoryPredictor.from_checkpoint(
+        ForeignClicks, tmp_path / "served.ckpt", forward=lambda module, batch: module.net(batch)
+    )
+    assert server.memory.n_written == 64
+    served = torch.cat([server.predict(batch, batch["index"].tolist()) for batch in loader])
+    assert torch.equal(served, expected)
 
 
 # -- modules of all sorts ---------------------------------------------------------------------------------------------
