@@ -275,7 +275,7 @@ class AdaptiveErrorMemory(FileMixin):
         if mine != theirs:
             remedy = "Merge memories with equal settings, fields and crosses (a fixed list in `experts` ensures it)."
             raise ValueError(problem("other", f"a memory with {mine}", theirs, remedy))
-        self.bank.merge_(other.bank)  # type: ignore[union-attr]
+        self.bank.merge_(other.bank)
         self.combiner.merge_(other.combiner)
         self.rows_written += other.rows_written.to(self.rows_written)
         self.residuals += other.residuals.to(self.residuals)
