@@ -191,7 +191,7 @@ def _section(found: dict[str, list[_Found]], rows: tuple[int, int], n_seeds: int
                 "slots",
                 "AUC and log loss over ten stretches of the stream; the change comes after the fifth.",
                 "Two line charts. After the change the model served as it is falls and stays low; the adaptive memory "
-                "comes back within one stretch.",
+                "has most of it back three stretches later.",
                 partial(_figure, {name: some[0].per_slot for name, some in found.items()}),
             ),
         ),
