@@ -43,8 +43,7 @@ def train(checkpoint: Path) -> None:
 
 def build(checkpoint: Path, journal: Path, device: str) -> Any:
     """Load the model and replay the journal; called in the one process that owns the memory."""
-    from lightning_adapt import CTRModule
-    from lightning_adapt.reloop2.serving.predictor import ErrorMemoryPredictor
+    from lightning_adapt import CTRModule, ErrorMemoryPredictor
 
     return ErrorMemoryPredictor.from_checkpoint(CTRModule, checkpoint, map_location=device, journal=journal)
 
