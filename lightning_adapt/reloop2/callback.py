@@ -136,7 +136,7 @@ class ErrorMemoryCallback(StageHooks):
 
     def _compensator_for(self, pl_module: LightningModule, memory: Memory) -> Compensator:
         try:
-            return Compensator(pl_module, memory, **self._places)  # type: ignore[arg-type]
+            return Compensator(pl_module, memory, keep_units=True, **self._places)  # type: ignore[arg-type]
         except ValueError as error:
             raise MisconfigurationException(str(error)) from error
 

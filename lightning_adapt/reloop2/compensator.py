@@ -77,6 +77,7 @@ class Compensator:
         output_module: Name of the module whose output is corrected; None: the last Linear(., 1).
         output_kind: What that output is; "auto": the value for a regression memory, a probability after a Sigmoid, a
             logit otherwise.
+        keep_units: Keep encoded keys in the signals of an `ErrorMemory`, which spares encoding them again.
 
     Raises:
         ValueError: If a module is not found.
@@ -91,8 +92,10 @@ class Compensator:
         key_from: str = "input",
         output_module: str | nn.Module | None = None,
         output_kind: str = "auto",
+        keep_units: bool = False,
     ) -> None:
         self.memory = memory
+        self.keep_units = keep_units and isinstance(memory, ErrorMemory)
         self.active = False
         self.extra_fields: Mapping[str, Tensor] = {}
         check_choice("key_from", key_from, ("input", "output"), "Use 'input'.")
@@ -165,7 +168,8 @@ class Compensator:
         flat = output.detach().reshape(-1)
         base = self._in_memory_units(flat)
         keys = self._keys(len(flat))
-        signals = self.memory.signals(keys, base)  # type: ignore[arg-type]
+        options = {"units": True} if self.keep_units else {}
+        signals = self.memory.signals(keys, base, **options)  # type: ignore[arg-type]
         corrected = self.memory.correct(output.detach(), signals, self.kind)
         self._served.append(Served(keys, base, signals, self._in_memory_units(corrected.reshape(-1))))
         self.capture.end_pass()

@@ -187,15 +187,26 @@ class ErrorMemory(FileMixin):
         Raises:
             ValueError: If `base` has another length or is out of range; and as `read`.
         """
-        reading = self.read(keys)
-        predicted = self.settings.checked_values("base", base, len(keys)).to(keys.device)
+        return self._estimate(self.read(keys), base)
+
+    def _estimate(self, reading: MemoryReading, base: Tensor) -> Tensor:
+        predicted = self.settings.checked_values("base", base, len(reading.base)).to(reading.base.device)
         error = error_estimate(reading.label, reading.base, predicted, self.settings.gamma)
         gate = reading.support / (reading.support + self.settings.support_n0)
         return torch.where(reading.support > 0, error * gate, 0.0)
 
-    def signals(self, keys: Tensor, base: Tensor) -> Tensor:
-        """Return what `correct` needs for some predictions: `estimate` as a column of shape (B, 1), float32."""
-        return self.estimate(keys, base).unsqueeze(1)
+    def signals(self, keys: Tensor, base: Tensor, *, units: bool = False) -> Tensor:
+        """Return what `correct` needs for some predictions: `estimate` as a column of shape (B, 1), float32.
+
+        With `units` and a memory that is not empty, the encoded keys follow, to spare `write` the encoding; they hold
+        until a `reset`. Shape (B, 1 + m) then.
+        """
+        if not units or not self.n_written or not len(keys):
+            return self.estimate(keys, base).unsqueeze(1)
+        with full_precision(self.device):
+            encoded = self.key_space(self.key_space.checked(keys).to(self.device))
+            estimate = self._estimate(self.store.read(encoded), base)
+        return torch.cat((estimate.unsqueeze(1), encoded), 1).to(keys.device)
 
     def correct(self, output: Tensor, signals: Tensor, kind: Kind | None = None) -> Tensor:
         """Apply signals made earlier to the output they were made for, Eq. 9.
@@ -233,28 +244,33 @@ class ErrorMemory(FileMixin):
             raise ValueError(problem("keys", "given to calibrate() while nothing is stored", self.n_written, remedy))
         self.key_space.calibrate(self.key_space.checked(keys).to(self.device))
 
-    def write(self, keys: Tensor, labels: Tensor, base: Tensor, signals: Tensor | None = None) -> None:  # noqa: ARG002
+    def write(self, keys: Tensor, labels: Tensor, base: Tensor, signals: Tensor | None = None) -> None:
         """Store feedback, in the order in which it was served.
 
         Args:
             keys: Representations at serving time. Shape (B, d), floating point, finite.
             labels: Labels: in [0, 1] (binary) or any (regression). Shape (B,).
             base: What the base model had predicted, *uncorrected*: probabilities (binary) or values. Shape (B,).
-            signals: Not used here; a memory that learns how to combine several needs them.
+            signals: What `signals` returned then; only used where it holds the encoded keys.
 
         Raises:
             ValueError: If shapes do not belong together, or a number is out of range or not finite (TypeError: if one
                 is no tensor of numbers). Then nothing is stored.
         """
-        checked = self.key_space.checked(keys).to(self.device)
+        known = self.n_written and signals is not None and signals.shape[1] > 1
+        checked = None if known else self.key_space.checked(keys).to(self.device)
         values = [
             self.settings.checked_values(name, part, len(keys)) for name, part in (("labels", labels), ("base", base))
         ]
         if not len(keys):
             return
         with full_precision(self.device):
-            self.key_space.fix(checked)
-            self.store.write(self.key_space(checked), *(part.to(self.device) for part in values))
+            if checked is None:
+                encoded = signals[:, 1:].to(self.device)  # type: ignore[index]
+            else:
+                self.key_space.fix(checked)
+                encoded = self.key_space(checked)
+            self.store.write(encoded, *(part.to(self.device) for part in values))
 
     def reset(self) -> None:
         """Forget all samples, because the base weights have changed; whitening statistics stay until `calibrate`."""
