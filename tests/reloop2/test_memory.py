@@ -318,14 +318,14 @@ def test_signals_with_encoded_keys_spare_work_and_change_nothing():
     labels = chance.round()
     for backend in ("knn", "sketch", "faiss"):
         plain, spared = (ErrorMemory(backend=backend, k=5, n_bits=4, n_tables=8) for _ in range(2))
-        for rows in torch.arange(90).split(30):
-            one = plain.signals(keys[rows], chance[rows])
-            two = spared.signals(keys[rows], chance[rows], units=True)
+        for part in torch.arange(90).split(30):
+            one = plain.signals(keys[part], chance[part])
+            two = spared.signals(keys[part], chance[part], units=True)
             assert torch.equal(one[:, 0], two[:, 0])
             assert two.shape[1] == (7 if spared.n_written else 1)
-            assert torch.equal(plain.correct(chance[rows], one), spared.correct(chance[rows], two))
-            plain.write(keys[rows], labels[rows], chance[rows], one)
-            spared.write(keys[rows], labels[rows], chance[rows], two)
+            assert torch.equal(plain.correct(chance[part], one), spared.correct(chance[part], two))
+            plain.write(keys[part], labels[part], chance[part], one)
+            spared.write(keys[part], labels[part], chance[part], two)
         assert torch.equal(plain.estimate(keys, chance), spared.estimate(keys, chance))
         for memory, signals in ((plain, None), (spared, two[:1].expand(90, -1))):  # not trusted after a reset
             memory.reset()
