@@ -173,7 +173,7 @@ class ErrorMemoryCallback(StageHooks):
         if self.reset_on == "never":
             return
         weights = weights_fingerprint(pl_module)
-        if self.weights != weights:
+        if self.weights not in (None, weights):  # None: filled elsewhere, by the user
             if self.memory.n_written:
                 rank_zero_warn(
                     "ErrorMemoryCallback: the weights have changed since the memory was written, so that its keys and "

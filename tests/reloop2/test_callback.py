@@ -179,6 +179,15 @@ def test_changed_weights_reset_the_memory(tmp_path):
     assert kept.memory.n_written == 32
 
 
+def test_a_memory_that_was_loaded_from_a_file_is_kept(tmp_path):
+    callback, module = ErrorMemoryCallback(knn()), ForeignClicks()
+    trainer(tmp_path, [callback]).test(module, click_stream(8, 64), verbose=False)
+    callback.memory.save(tmp_path / "memory.safetensors")
+    again = ErrorMemoryCallback(ErrorMemory.load(tmp_path / "memory.safetensors"))
+    trainer(tmp_path, [again]).test(module, click_stream(8, 16), verbose=False)
+    assert again.memory.n_written == 80
+
+
 @pytest.mark.parametrize("first", [True, False], ids=["memory first", "training first"])
 def test_beside_incremental_training_in_any_order(first, tmp_path):
     outcomes = []
