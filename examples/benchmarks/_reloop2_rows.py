@@ -58,9 +58,10 @@ class NotedMemory(ErrorMemory):
         super().__init__(*arguments, **settings)
         self.noted: list[Tensor] = []
 
-    def signals(self, keys: Tensor, base: Tensor) -> Tensor:
-        self.noted.append(super().signals(keys, base).cpu())
-        return self.noted[-1].to(keys.device)
+    def signals(self, keys: Tensor, base: Tensor, *, units: bool = False) -> Tensor:
+        found = super().signals(keys, base, units=units)
+        self.noted.append(found[:, :1].cpu())
+        return found
 
 
 class Stream:
