@@ -1,0 +1,1 @@
+"""Semi-supervised classifiers to train, and the networks inside."""
