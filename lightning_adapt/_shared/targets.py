@@ -55,6 +55,7 @@ def _targets_or_none(dataset: Any) -> Tensor | None:
 
 def _tensor_or_none(values: Any) -> Tensor | None:
     try:
-        return torch.as_tensor(values)
+        found = torch.as_tensor(values)
+        return found if found.ndim else None  # a flag or a number of that name describes no rows
     except (TypeError, ValueError, RuntimeError):  # names, boxes, dicts: no class numbers
         return None

@@ -1,0 +1,1 @@
+"""Labelled and unlabelled images, drawn without end, and their views."""

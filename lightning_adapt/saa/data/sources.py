@@ -1,0 +1,247 @@
+"""What SAADataModule is made of: the two sets of images, their colours, and the options of the views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_adapt._shared.checks import problem
+from lightning_adapt._shared.loaders import LoaderConflictError
+from lightning_adapt._shared.per_row import digest
+from lightning_adapt._shared.targets import find_targets
+from lightning_adapt.saa.augment.views import Views
+from lightning_adapt.saa.data.images import ImageSource, label_of
+from lightning_adapt.saa.data.rows import Transforms
+from lightning_adapt.saa.data.split import balanced_rows
+
+__all__ = ["Parts", "ViewOptions", "check_transforms", "colours_of", "read_parts"]
+
+_FOR_COLOURS = 10_000  # images that the mean and the standard deviation are taken from
+
+Part = tuple[ImageSource, Tensor | None]  # the images, and which rows of them; None for all
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The labelled and the unlabelled set.
+
+    Args:
+        labeled: Labelled images.
+        unlabeled: Unlabelled images.
+        n_classes: Classes among the labels.
+        shape: (C, H, W) of the unlabelled images; (0, 0, 0) where the user's transforms make the views.
+        in_memory: Whether evaluation images are read once, too.
+    """
+
+    labeled: Part
+    unlabeled: Part
+    n_classes: int
+    shape: tuple[int, int, int]
+    in_memory: bool
+
+    @property
+    def n_labeled(self) -> int:
+        """Number of labelled images."""
+        return _size(self.labeled)
+
+    @property
+    def n_unlabeled(self) -> int:
+        """Number of unlabelled images."""
+        return _size(self.unlabeled)
+
+    def described(self) -> dict[str, Any]:
+        """Return what tells these sets from others, in plain values."""
+        sizes = {"labeled": (self.n_labeled, self.labeled), "unlabeled": (self.n_unlabeled, self.unlabeled)}
+        return {name: [n, digest(rows)] for name, (n, (_, rows)) in sizes.items()}
+
+    def evaluated(self, name: str, dataset: Any) -> ImageSource:
+        """Return the images of an evaluation set.
+
+        Args:
+            name: What it is to the user, for error texts.
+            dataset: The user's data set.
+
+        Returns:
+            The images.
+        """
+        return ImageSource(dataset, name, in_memory=self.in_memory)
+
+
+@dataclass(frozen=True)
+class ViewOptions:
+    """How views are made; see `SAADataModule`."""
+
+    preset: str
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    n_ops: int
+    cutout: float
+    flip: bool
+    padding: float
+    pieces: int
+    seed: int
+
+    def check(self) -> None:
+        """Raise at once for what would fail at the first batch."""
+        if (self.mean is None) != (self.std is None):
+            raise ValueError(problem("std", "given together with `mean`", self.std, "Pass both, or neither."))
+        self.build(self.mean or (0.5,), self.std or (0.5,))
+
+    def build(self, mean: Sequence[float], std: Sequence[float]) -> Views:
+        """Return what makes the views.
+
+        Args:
+            mean: Of each channel, in [0, 1].
+            std: Likewise.
+
+        Returns:
+            The views.
+        """
+        preset: Literal["saa", "usb"] = self.preset  # type: ignore[assignment]  # checked by the DataModule
+        return Views(
+            preset,
+            mean=mean,
+            std=std,
+            n_ops=self.n_ops,
+            cutout=self.cutout,
+            flip=self.flip,
+            padding=self.padding,
+            pieces=self.pieces,
+            seed=self.seed,
+        )
+
+
+def check_transforms(
+    weak: Callable[[Any], Tensor] | None,
+    strong: Callable[[Any], Tensor] | None,
+    plain: Callable[[Any], Tensor] | None,
+    *,
+    needs_plain: bool,
+) -> Transforms | None:
+    """Check the user's own transforms.
+
+    Args:
+        weak: For weak views.
+        strong: For strong views.
+        plain: For evaluation.
+        needs_plain: Whether there is a data set to evaluate on.
+
+    Returns:
+        The transforms; None where none was given.
+
+    Raises:
+        TypeError: If one is no function.
+        ValueError: If only some of those needed were given.
+    """
+    given = {"weak": weak, "strong": strong, "plain": plain}
+    for name, transform in given.items():
+        if transform is not None and not callable(transform):
+            raise TypeError(problem(name, "a function of one image", transform, "Pass a torchvision transform."))
+    if all(transform is None for transform in given.values()):
+        return None
+    for name, transform in given.items():
+        if transform is None and (name != "plain" or needs_plain):
+            remedy = "Views are made either all on the device or all by your own transforms."
+            raise ValueError(problem(name, "given together with the other transforms", None, remedy))
+    if weak is None or strong is None:
+        raise ValueError(problem("plain", "given with `weak` and `strong` only", plain, "Pass these, too."))
+    return Transforms(weak, strong, plain)
+
+
+def read_parts(
+    labeled: Any,
+    unlabeled: Any | None,
+    n_labels: int | None,
+    *,
+    include_labeled: bool,
+    in_memory: bool,
+    raw: bool,
+    seed: int,
+) -> Parts:
+    """Read what the labelled and the unlabelled set are.
+
+    Args:
+        labeled: Data set of (image, label).
+        unlabeled: Data set of images; None: those of `labeled`.
+        n_labels: Take so many images of `labeled`; None: all.
+        include_labeled: Whether the labelled images of one data set are among the unlabelled ones, too.
+        in_memory: Read all images once.
+        raw: Whether views are made of raw images of one size.
+        seed: Seed of the labelled set.
+
+    Returns:
+        The parts.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If they do not fit each other.
+    """
+    if unlabeled is None and n_labels is None:
+        remedy = "Pass the unlabelled images, or `n_labels` to cut one data set in two."
+        raise ValueError(problem("unlabeled", "given where `n_labels` is not", None, remedy))
+    for name, dataset in (("labeled", labeled), ("unlabeled", unlabeled)):
+        if dataset is not None and not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            raise TypeError(problem(name, "a map-style data set", dataset, "A stream cannot be drawn from at random."))
+    source = ImageSource(labeled, "labeled", in_memory=in_memory)
+    targets = _targets(labeled)
+    chosen = None if n_labels is None else balanced_rows(targets, n_labels, seed)
+    rest: Part = (ImageSource(unlabeled, "unlabeled", in_memory=in_memory), None)
+    if unlabeled is None:
+        kept = torch.ones(len(source), dtype=torch.bool)
+        if chosen is not None and not include_labeled:
+            kept[chosen] = False
+        rest = (source, None if include_labeled else torch.nonzero(kept).flatten())
+    n_classes = int((targets if chosen is None else targets[chosen]).max()) + 1
+    shape = _common_shape((source, chosen), rest) if raw else (0, 0, 0)
+    return Parts((source, chosen), rest, n_classes, shape, in_memory)
+
+
+def _targets(dataset: Any) -> Tensor:
+    try:
+        targets = find_targets(dataset).long()
+    except LoaderConflictError:  # no attribute says it: read the samples, which are few unless the set is to be cut
+        targets = torch.tensor([label_of(dataset[row]) for row in range(len(dataset))])
+    if len(targets) == 0 or int(targets.min()) < 0:
+        raise ValueError(problem("labeled", "a data set of (image, label)", dataset, "Number the classes from 0."))
+    return targets
+
+
+def _common_shape(labeled: Part, unlabeled: Part) -> tuple[int, int, int]:
+    first, second = (_first_shape(*part) for part in (labeled, unlabeled))
+    if first != second:
+        received = f"labelled {first}, unlabelled {second}"
+        raise ValueError(problem("unlabeled", "of the shape (C, H, W) of the labelled images", received, "Resize one."))
+    return first
+
+
+def _first_shape(source: ImageSource, rows: Tensor | None) -> tuple[int, int, int]:
+    channels, height, width = source.read([0 if rows is None else int(rows[0])])[0].shape[1:]
+    return channels, height, width
+
+
+def colours_of(parts: Parts, options: ViewOptions) -> tuple[Sequence[float], Sequence[float]]:
+    """Return mean and standard deviation of each channel: the given ones, or those of the unlabelled images.
+
+    Args:
+        parts: The data.
+        options: May hold them.
+
+    Returns:
+        Both, in [0, 1].
+    """
+    if options.mean is not None and options.std is not None:
+        return options.mean, options.std
+    source, rows = parts.unlabeled
+    n = parts.n_unlabeled
+    places = torch.arange(min(n, _FOR_COLOURS)) * n // min(n, _FOR_COLOURS)  # evenly spread: data may be sorted
+    images = source.read((places if rows is None else rows[places]).tolist())[0].double().div(255)
+    std, mean = torch.std_mean(images, dim=(0, 2, 3))
+    return mean.tolist(), std.clamp(min=1 / 255).tolist()
+
+
+def _size(part: Part) -> int:
+    return len(part[0]) if part[1] is None else len(part[1])
