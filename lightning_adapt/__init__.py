@@ -23,10 +23,15 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time the names are im
     from lightning_adapt.rs2.loader import rs2_loader as rs2_loader
     from lightning_adapt.rs2.sampler import RS2Sampler as RS2Sampler
     from lightning_adapt.rs2.time_to_accuracy import TimeToAccuracy as TimeToAccuracy
+    from lightning_adapt.saa.augment.rand_augment import BatchRandAugment as BatchRandAugment
+    from lightning_adapt.saa.callback import SampleAdaptiveAugmentation as SampleAdaptiveAugmentation
+    from lightning_adapt.saa.data.datamodule import SAADataModule as SAADataModule
+    from lightning_adapt.saa.models.fixmatch import FixMatchModule as FixMatchModule
+    from lightning_adapt.saa.models.flexmatch import FlexMatchModule as FlexMatchModule
 
 __version__ = "0.1.0"
 
-METHODS: tuple[str, ...] = ("rs2", "reloop2")  # one folder each; a new method is a folder and an entry here
+METHODS: tuple[str, ...] = ("rs2", "reloop2", "saa")  # one folder each; a new method is a folder and an entry here
 
 _EXPORTS = {
     name: f"lightning_adapt.{method}.{where}"

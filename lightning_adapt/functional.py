@@ -20,16 +20,35 @@ from lightning_adapt.rs2.functional import (
     stratified_order,
     weighted_order,
 )
+from lightning_adapt.saa.functional import (
+    class_effect,
+    consistency_loss,
+    fixmatch_loss,
+    flexmatch_thresholds,
+    naive_flags,
+    otsu_threshold,
+    pseudo_labels,
+    regroup,
+    update_history,
+)
 
 __all__ = [
     "base_prediction",
     "bootstrap_rows",
+    "class_effect",
     "compensate",
+    "consistency_loss",
     "error_estimate",
     "expected_coverage",
+    "fixmatch_loss",
+    "flexmatch_thresholds",
     "loss_weights",
     "most_owed",
+    "naive_flags",
+    "otsu_threshold",
     "permute",
+    "pseudo_labels",
+    "regroup",
     "round_size",
     "simhash_codes",
     "simhash_projections",
@@ -37,5 +56,6 @@ __all__ = [
     "sketch_write",
     "softmax_readout",
     "stratified_order",
+    "update_history",
     "weighted_order",
 ]

@@ -26,6 +26,13 @@ def loader(workers: int = 0, batch_size: int = 8, n: int = N_ROWS) -> DataLoader
     return DataLoader(numbered_rows(n), batch_size, shuffle=True, num_workers=workers, generator=generator)
 
 
+def rows_of(batch: Any) -> torch.Tensor:
+    """The rows that a batch is made of, however it is made."""
+    if not isinstance(batch, dict):
+        return batch[1]
+    return batch["unlabeled"]["index"] if "unlabeled" in batch else batch["index"]
+
+
 class ForeignData(LightningDataModule):
     def __init__(self, workers: int = 0, batch_size: int = 8) -> None:
         super().__init__()

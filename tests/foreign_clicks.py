@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from tests.foreign import ForeignModule
+from tests.foreign import ForeignModule, rows_of
 
 
 class Clicks(Dataset[dict[str, torch.Tensor]]):
@@ -104,7 +104,7 @@ class Notes(Callback):
         self.record = record
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        pl_module.seen.append((trainer.current_epoch, batch["index"].tolist()))
+        pl_module.seen.append((trainer.current_epoch, rows_of(batch).tolist()))
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         if self.record:
@@ -120,8 +120,8 @@ def noted(make: Callable[[], Any]) -> Callable[..., Any]:
         with torch.random.fork_rng():
             torch.manual_seed(0)  # every one of them begins alike
             module = make()
-        module.seen, notes = [], Notes(record)
-        module.configure_callbacks = lambda: [notes]
+        module.seen, notes, own = [], Notes(record), module.configure_callbacks
+        module.configure_callbacks = lambda: [*own(), notes]
         return module
 
     return build

@@ -11,6 +11,7 @@ from lightning_adapt import RS2Callback, RS2DataModule, RS2Sampler, TimeToAccura
 from tests.foreign import ForeignData, loader, numbered_rows
 from tests.registry_parts import Entry, Kind, Setup
 from tests.reloop2.entries import ENTRIES as RELOOP2
+from tests.saa.entries import ENTRIES as SAA
 
 
 def plain(workers: int = 0, batch_size: int = 8) -> Setup:
@@ -30,6 +31,7 @@ def _timed_rs2_callback(workers: int = 0, batch_size: int = 8) -> Setup:
 
 REGISTRY: dict[str, Entry] = {
     **RELOOP2,
+    **SAA,
     "RS2Callback": Entry(
         kind="order",
         build=_rs2_callback,

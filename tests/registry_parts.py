@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from tests.foreign import ForeignModule, numbered_rows
 
-Kind = Literal["order", "serving", "data", "module", "object"]
+Kind = Literal["order", "training", "serving", "data", "module", "object"]
 
 
 def validation() -> DataLoader[Any]:
@@ -43,12 +43,14 @@ class Entry:
 
     Attributes:
         kind: Which contracts apply beside those of everything that a Trainer runs. "order": decides what is trained on,
-            32 rows of `tests.foreign` in each epoch. "serving": a callback for `tests.foreign_clicks.ForeignClicks`
+            32 rows of `tests.foreign` in each epoch. "training": a callback that changes what is done with them.
+            "serving": a callback for `tests.foreign_clicks.ForeignClicks`
             that acts in test and predict and leaves training alone, or what such a callback uses. "data": a DataModule
             with data of its own. "module": a LightningModule. "object": nothing that a Trainer runs.
         build: (workers, batch size) -> Setup with the method at work; for every kind but "object".
         resume: "exact": everywhere; "loader": end and middle of an epoch as far as Lightning restores loader state
             (not after `estimated_stepping_batches`, #20550); "epoch": at the end of an epoch without workers (#21938).
+        without: The same training without the method; None for that of `tests.foreign`.
         disabled: Setups that must train (kind "serving": and answer) bit-equal to the same without them, by name.
         state: Makes a fresh object whose saved state is kept in tests/fixtures as JSON.
         monitor: What validation logs.
@@ -62,6 +64,7 @@ class Entry:
     kind: Kind
     build: Callable[[int, int], Setup] | None = None
     resume: Literal["exact", "loader", "epoch"] | None = None
+    without: Callable[[], Setup] | None = None
     disabled: dict[str, Callable[[], Setup]] = field(default_factory=dict)
     state: Callable[[], Any] | None = None
     monitor: str = "val_loss"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import platform
 import statistics
@@ -208,6 +209,17 @@ def show(values: Sequence[float], digits: int = 2) -> str:
     return "-" if mean is None else f"{mean:.{digits}f}" + ("" if sd is None else f" ± {sd:.{digits}f}")
 
 
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of a mean of paired differences (Student); infinite below two values."""
+    from scipy.stats import t as student
+
+    n = len(values)
+    if n < 2:
+        return -math.inf, math.inf
+    half = float(student.ppf(0.975, n - 1)) * statistics.stdev(values) / math.sqrt(n)
+    return statistics.fmean(values) - half, statistics.fmean(values) + half
+
+
 def run_missing(study: Study, methods: Sequence[str], seeds: Sequence[int], measure: Measure) -> None:
     """Run what the study lacks: seeds outside, methods inside, so that a slow hour of the machine hits all alike."""
     for seed in seeds:
@@ -294,6 +306,8 @@ def bench_settings(threads: int) -> Iterator[None]:
         with warnings.catch_warnings():
             # the workers are chosen for the comparison, not for speed
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            # benchmarks evaluate by themselves, once
+            warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
             # Lightning 2.6.6 beside torch 2.11 and newer; nothing that a benchmark does calls it
             warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
             yield

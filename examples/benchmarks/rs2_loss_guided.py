@@ -12,7 +12,6 @@ planning the rounds) is clocked inside the run and given as "selecting seconds".
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -26,7 +25,6 @@ from _rs2_rivals import infobatch
 from _rs2_training import PEAK_RATE, WIDTHS, Bench, NumberedRows, Plan
 from lightning.pytorch import LightningModule, Trainer
 from rs2_time_to_accuracy import BATCH, COMPRESSED, RS2, compressed, rs2
-from scipy.stats import t as student
 from torch import Tensor
 
 from lightning_adapt import RS2Callback
@@ -104,15 +102,6 @@ def noisy(labels: Tensor, share: float, seed: int) -> Tensor:
     return result
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 95 % interval of a mean of paired differences (Student); infinite below two values."""
-    n = len(values)
-    if n < 2:
-        return -math.inf, math.inf
-    half = student.ppf(0.975, n - 1) * statistics.stdev(values) / math.sqrt(n)
-    return statistics.fmean(values) - half, statistics.fmean(values) + half
-
-
 def differences(study: h.Study, ratio: float, noise: float, row: str, other: str) -> list[float]:
     """Return row minus other, points, paired by seed."""
     return study.differences(label(ratio, noise, row), label(ratio, noise, other))
@@ -125,7 +114,7 @@ def check(study: h.Study, bounds: dict[str, float]) -> list[h.Claim]:
     what = f"{GUIDED} minus {COMPRESSED}, r={CHECKED_RATIO:g}, points"
     claims = [h.at_least(what, clean, bounds["gain"])]
     if "lower end of the 95 % interval" in bounds:
-        text, low = f"lower end of the 95 % interval of it, {len(clean)} seeds", [interval(clean)[0]]
+        text, low = f"lower end of the 95 % interval of it, {len(clean)} seeds", [h.interval(clean)[0]]
         claims.append(h.at_least(text, low, bounds["lower end of the 95 % interval"]))
     if "with noise" in bounds:
         claims.append(h.at_least(f"{what}, 20 % label noise", with_noise, bounds["with noise"]))
@@ -149,7 +138,7 @@ def report(study: h.Study, ratios: Sequence[float]) -> None:
             continue
         shown = [h.show(study.values(name)), str(len(study.runs(name))), h.show(study.values(name, "seconds"), 1)]
         gains = differences(study, ratio, noise, row, COMPRESSED)
-        low, high = interval(gains)
+        low, high = h.interval(gains)
         shown += ["", ""] if row == COMPRESSED else [h.show(gains), f"{low:+.2f} to {high:+.2f}"]
         rows.append([name, *shown])
     columns = ["row", "accuracy, %", "seeds", "seconds", "minus compressed full", "95 % interval"]
@@ -168,7 +157,7 @@ def draw(study: h.Study, ratios: Sequence[float]) -> Any:
                 gains = differences(study, ratio, noise, row, COMPRESSED)
                 if len(gains) < 2:
                     continue
-                mean, (low, high) = statistics.fmean(gains), interval(gains)
+                mean, (low, high) = statistics.fmean(gains), h.interval(gains)
                 where = place + 0.2 * (number - 1)
                 axes.errorbar(where, mean, [[mean - low], [high - mean]], fmt="o", color=f"C{number}", capsize=3)
             axes.plot([], [], "o", color=f"C{number}", label=row)

@@ -46,6 +46,38 @@ def digits(test_share: float = 0.2, seed: int = 0) -> tuple[TensorDataset, Tenso
     return TensorDataset(images[train], labels[train]), TensorDataset(images[test], labels[test])
 
 
+def digits_train(test_share: float = 0.2, seed: int = 0) -> TensorDataset:
+    """Return the train set of `digits`; a YAML file can name it where a data set is asked for.
+
+    Args:
+        test_share: As in `digits`.
+        seed: As in `digits`.
+
+    Returns:
+        A data set of (image, class).
+
+    Raises:
+        ModuleNotFoundError: If scikit-learn is missing; names the extra.
+    """
+    return digits(test_share, seed)[0]
+
+
+def digits_test(test_share: float = 0.2, seed: int = 0) -> TensorDataset:
+    """Return the test set of `digits`; a YAML file can name it where a data set is asked for.
+
+    Args:
+        test_share: As in `digits`.
+        seed: As in `digits`.
+
+    Returns:
+        A data set of (image, class).
+
+    Raises:
+        ModuleNotFoundError: If scikit-learn is missing; names the extra.
+    """
+    return digits(test_share, seed)[1]
+
+
 def find_fashion_mnist() -> Path | None:
     """Return the folder with the four Fashion-MNIST idx files, or None.
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_adapt._shared import datasets
-from lightning_adapt._shared.datasets import digits, fashion_mnist, find_fashion_mnist
+from lightning_adapt._shared.datasets import digits, digits_test, digits_train, fashion_mnist, find_fashion_mnist
 
 
 def write_idx(path, values, kind=8):
@@ -50,6 +50,12 @@ def test_digits_depend_on_the_seed_alone():
     assert torch.equal(one, digits(seed=3)[0].tensors[1])
     assert not torch.equal(one, digits(seed=4)[0].tensors[1])
     assert len(digits(test_share=0.5)[1]) == 899
+
+
+def test_each_part_of_the_digits_can_be_had_alone():
+    parts, alone = digits(0.3, seed=2), (digits_train(0.3, seed=2), digits_test(0.3, seed=2))
+    for part, one in zip(parts, alone, strict=True):
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(one.tensors, part.tensors, strict=True))
 
 
 @pytest.mark.parametrize(("split", "n"), [("train", 6), ("test", 4)])

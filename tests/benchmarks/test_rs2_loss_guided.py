@@ -37,8 +37,8 @@ def test_noise_moves_its_share_to_another_class_evenly(script):
 def test_interval_against_scipy(script):
     values = [0.3, 0.9, 0.5, 0.7, 0.2]
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert script.interval(values) == pytest.approx((expected.low, expected.high))
-    assert script.interval([0.3]) == (-float("inf"), float("inf"))
+    assert script.h.interval(values) == pytest.approx((expected.low, expected.high))
+    assert script.h.interval([0.3]) == (-float("inf"), float("inf"))
 
 
 def study(script, tmp_path, gain, noisy_gain, size="full", cost=0.01):

@@ -16,7 +16,11 @@ from lightning.pytorch.cli import LightningCLI
 import lightning_adapt
 from lightning_adapt import cli
 
-pytestmark = pytest.mark.filterwarnings("ignore:No seed found:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:No seed found:UserWarning"),
+    # the foreign module has no views that could be regrouped
+    pytest.mark.filterwarnings("ignore:SampleAdaptiveAugmentation flags samples, but nothing asks:UserWarning"),
+]
 
 CONFIGS = Path(lightning_adapt.__file__).parents[1] / "configs"
 DEMOS = sorted(CONFIGS.glob("*/demo.yaml"))
@@ -38,10 +42,11 @@ class TheirNet(LightningModule):
 
     def training_step(self, batch, batch_idx):
         self.steps += 1
-        return self.layer(batch[0]).square().mean()
+        losses = self.layer(batch[0]).square().flatten()
+        return {"loss": losses.mean(), "sample_loss": losses.detach(), "index": batch[1]}
 
     def train_dataloader(self):
-        return DataLoader(TensorDataset(torch.ones(40, self.width)), 4, shuffle=True)
+        return DataLoader(TensorDataset(torch.ones(40, self.width), torch.arange(40)), 4, shuffle=True)
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 0.1)

@@ -24,7 +24,8 @@ class SameState(Callback):
         states = [callback.state_dict() for callback in trainer.callbacks if callback is not self]
         mine = json.dumps(states, sort_keys=True, default=lambda value: value.tolist())
         assert trainer.strategy.broadcast(mine, src=0) == mine
-        weights = torch.cat([value.flatten() for value in pl_module.state_dict().values()])
+        # parameters: the running statistics of a BatchNorm are each rank's own until the next forward takes rank 0's
+        weights = torch.cat([value.flatten() for value in pl_module.parameters()])
         assert torch.equal(trainer.strategy.broadcast(weights, src=0), weights)
 
 
@@ -36,7 +37,7 @@ def train(name: str, ranks: int, folder) -> list[dict]:
     return [json.loads((folder / f"{name}-{ranks}-rank{rank}.json").read_text()) for rank in range(ranks)]
 
 
-@pytest.mark.parametrize("name", of_kind("order", "data", "module"))
+@pytest.mark.parametrize("name", of_kind("order", "training", "data", "module"))
 def test_ranks_share_each_round(name, tmp_path):
     batches = {}
     for ranks in (1, 2, 4):

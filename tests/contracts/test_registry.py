@@ -29,6 +29,7 @@ SERVES = {
 }
 CONTRACTS: dict[Kind, set[str]] = {
     "order": RUN_BY_A_TRAINER | {"test_ranks_share_each_round"},
+    "training": RUN_BY_A_TRAINER | {"test_ranks_share_each_round", "test_switched_off_gives_bit_equal_weights"},
     "data": RUN_BY_A_TRAINER | {"test_ranks_share_each_round"},
     "module": RUN_BY_A_TRAINER | {"test_ranks_share_each_round"},
     "serving": RUN_BY_A_TRAINER | SERVES,
@@ -36,7 +37,7 @@ CONTRACTS: dict[Kind, set[str]] = {
 }
 STATE = {"test_state_is_plain_and_versioned", "test_version_1_keeps_loading", "test_unknown_versions_are_refused"}
 KINDS_OF_CLASSES = {
-    Callback: {"order", "serving"},
+    Callback: {"order", "training", "serving"},
     LightningDataModule: {"order", "data"},
     LightningModule: {"module"},
 }

@@ -74,6 +74,15 @@ def test_equalize_of_few_pixels_saturates_as_pillow_does():
     assert torch.equal(ours[0], from_pil(pil.OPERATIONS["Equalize"](to_pil(images[0]), None)))
 
 
+@pytest.mark.parametrize("name", ["Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY"])
+@pytest.mark.parametrize("shape", [(3, 8192), (8192, 3)])
+def test_coordinates_of_the_largest_pictures_fit(name, shape):
+    image = torch.arange(3 * 8192).remainder(251).to(torch.uint8).view(1, 1, *shape)
+    for value in ALLOWED[name]:
+        ours = BatchRandAugment().apply_op(image, name, torch.tensor([value]))
+        assert torch.equal(ours[0], from_pil(pil.OPERATIONS[name](to_pil(image[0]), value)))
+
+
 def test_gray_pictures_have_no_colour_to_lose():
     images = pictures("gray 28")
     assert torch.equal(BatchRandAugment().apply_op(images, "Color", torch.full((len(images),), 0.1)), images)

@@ -84,11 +84,12 @@ class SAADataModule(LightningDataModule):
 
     def __init__(
         self,
-        labeled: Dataset[Any],
-        unlabeled: Dataset[Any] | None = None,
-        val: Dataset[Any] | None = None,
+        # plain `Dataset`: from `Dataset[Any]` the command line would make a bare one in place of the class named
+        labeled: Dataset,  # type: ignore[type-arg]
+        unlabeled: Dataset | None = None,  # type: ignore[type-arg]
+        val: Dataset | None = None,  # type: ignore[type-arg]
         *,
-        test: Dataset[Any] | None = None,
+        test: Dataset | None = None,  # type: ignore[type-arg]
         n_labels: int | None = None,
         batch_size: int = 64,
         mu: int = 7,
