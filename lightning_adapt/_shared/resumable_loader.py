@@ -62,7 +62,10 @@ class ResumableLoader(DataLoader[Any]):
         Kept workers serve one iterator at a time: a second pass over the train loader inside an epoch (a memory bank,
         BatchNorm statistics) would end the first one early.
         """
-        sampler: EpochSampler = self.sampler  # type: ignore[assignment]
+        sampler = self.sampler
+        if not isinstance(sampler, EpochSampler):  # Lightning can build a loader anew by its constructor
+            remedy = "`overfit_batches` of the Trainer replaces it: use `limit_train_batches` instead."
+            raise ValueError(problem("sampler", "one of ours", type(sampler).__name__, remedy))
         if self._position is not None:  # a Trainer may set another: see compat.position_in_run
             sampler.set_epoch(self._position()[0])
         sampler.start_at(iterator.delivered * (self.batch_size or 1))

@@ -156,7 +156,7 @@ class SampleAdaptiveAugmentation(Callback):
         self._used = True
         if self.history is None:
             return torch.zeros_like(index, dtype=torch.bool)
-        flagged: Tensor = self.history.flags.to(index.device)[index]
+        flagged: Tensor = self.history.flags.to(index.device, non_blocking=True)[index]
         return flagged
 
     def regroup(self, first: Tensor, second: Tensor, index: Tensor) -> Tensor:

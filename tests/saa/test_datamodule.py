@@ -68,7 +68,13 @@ def test_a_batch_is_what_the_docstring_says(tmp_path):
         assert torch.equal(unlabeled["label"], unlabeled["index"] % 2)
         assert not unlabeled["regrouped"].any()
         assert labeled["index"].max() < 10
-    assert (made.parts.n_labeled, made.n_unlabeled, made.n_classes, made.channels, made.image_size) == (10, 107, 2, 1, (8, 8))
+    assert (made.parts.n_labeled, made.n_unlabeled, made.n_classes, made.channels, made.image_size) == (
+        10,
+        107,
+        2,
+        1,
+        (8, 8),
+    )
 
 
 def test_evaluation_batches_are_only_normalised():
@@ -86,7 +92,7 @@ def test_normalisation_comes_from_the_unlabelled_images_unless_it_is_given():
     made.setup()
     raw = images().tensors[0].double() / 255
     batch = made.transfer_batch_to_device(made.val_dataloader().dataset[0], torch.device("cpu"), 0)
-    expected = (images(16).tensors[0][:1] / 255 - raw.mean()) / raw.std()
+    expected = (images(16).tensors[0][:1] / 255 - raw.mean()) / raw.std(correction=0)
     torch.testing.assert_close(batch["image"], expected.float(), atol=1e-5, rtol=1e-5)
 
 
@@ -407,3 +413,9 @@ def test_evaluation_without_data_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"`flags` must be of shape \(107,\) and dtype bool"):
         made.use_flags(torch.zeros(5, dtype=torch.bool))
     assert SampleAdaptiveAugmentation().history is None
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit:UserWarning")
+def test_overfit_batches_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"`sampler` must be one of ours.*use `limit_train_batches` instead"):
+        fit(data(), tmp_path, overfit_batches=2)

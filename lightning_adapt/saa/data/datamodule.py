@@ -22,8 +22,9 @@ from lightning_adapt._shared.state import read_version, with_version
 from lightning_adapt.saa.augment.views import Views
 from lightning_adapt.saa.data.rows import RawRows, ViewedRows, as_is
 from lightning_adapt.saa.data.sampler import EndlessSampler
-from lightning_adapt.saa.data.sources import Parts, ViewOptions, check_transforms, colours_of, read_parts
+from lightning_adapt.saa.data.sources import Parts, read_parts
 from lightning_adapt.saa.data.view_batches import example_views, make_views, take_plan
+from lightning_adapt.saa.data.view_options import ViewOptions, check_transforms
 
 __all__ = ["SAADataModule"]
 
@@ -206,8 +207,7 @@ class SAADataModule(LightningDataModule):
     def views(self) -> Views:
         """What makes the views of a batch of raw images."""
         if self._views is None:
-            mean, std = colours_of(self.parts, self._options)
-            self._views = self._options.build(mean, std)
+            self._views = self._options.views(self.parts)
         return self._views
 
     def example_views(self, index: Tensor) -> dict[str, Tensor]:

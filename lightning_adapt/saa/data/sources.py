@@ -1,10 +1,9 @@
-"""What SAADataModule is made of: the two sets of images, their colours, and the options of the views."""
+"""What SAADataModule is made of: the labelled and the unlabelled images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,14 +12,10 @@ from lightning_adapt._shared.checks import problem
 from lightning_adapt._shared.loaders import LoaderConflictError
 from lightning_adapt._shared.per_row import digest
 from lightning_adapt._shared.targets import find_targets
-from lightning_adapt.saa.augment.views import Views
 from lightning_adapt.saa.data.images import ImageSource, label_of
-from lightning_adapt.saa.data.rows import Transforms
 from lightning_adapt.saa.data.split import balanced_rows
 
-__all__ = ["Parts", "ViewOptions", "check_transforms", "colours_of", "read_parts"]
-
-_FOR_COLOURS = 10_000  # images that the mean and the standard deviation are taken from
+__all__ = ["Parts", "read_parts"]
 
 Part = tuple[ImageSource, Tensor | None]  # the images, and which rows of them; None for all
 
@@ -69,87 +64,6 @@ class Parts:
             The images.
         """
         return ImageSource(dataset, name, in_memory=self.in_memory)
-
-
-@dataclass(frozen=True)
-class ViewOptions:
-    """How views are made; see `SAADataModule`."""
-
-    preset: str
-    mean: Sequence[float] | None
-    std: Sequence[float] | None
-    n_ops: int
-    cutout: float
-    flip: bool
-    padding: float
-    pieces: int
-    seed: int
-
-    def check(self) -> None:
-        """Raise at once for what would fail at the first batch."""
-        if (self.mean is None) != (self.std is None):
-            raise ValueError(problem("std", "given together with `mean`", self.std, "Pass both, or neither."))
-        self.build(self.mean or (0.5,), self.std or (0.5,))
-
-    def build(self, mean: Sequence[float], std: Sequence[float]) -> Views:
-        """Return what makes the views.
-
-        Args:
-            mean: Of each channel, in [0, 1].
-            std: Likewise.
-
-        Returns:
-            The views.
-        """
-        preset: Literal["saa", "usb"] = self.preset  # type: ignore[assignment]  # checked by the DataModule
-        return Views(
-            preset,
-            mean=mean,
-            std=std,
-            n_ops=self.n_ops,
-            cutout=self.cutout,
-            flip=self.flip,
-            padding=self.padding,
-            pieces=self.pieces,
-            seed=self.seed,
-        )
-
-
-def check_transforms(
-    weak: Callable[[Any], Tensor] | None,
-    strong: Callable[[Any], Tensor] | None,
-    plain: Callable[[Any], Tensor] | None,
-    *,
-    needs_plain: bool,
-) -> Transforms | None:
-    """Check the user's own transforms.
-
-    Args:
-        weak: For weak views.
-        strong: For strong views.
-        plain: For evaluation.
-        needs_plain: Whether there is a data set to evaluate on.
-
-    Returns:
-        The transforms; None where none was given.
-
-    Raises:
-        TypeError: If one is no function.
-        ValueError: If only some of those needed were given.
-    """
-    given = {"weak": weak, "strong": strong, "plain": plain}
-    for name, transform in given.items():
-        if transform is not None and not callable(transform):
-            raise TypeError(problem(name, "a function of one image", transform, "Pass a torchvision transform."))
-    if all(transform is None for transform in given.values()):
-        return None
-    for name, transform in given.items():
-        if transform is None and (name != "plain" or needs_plain):
-            remedy = "Views are made either all on the device or all by your own transforms."
-            raise ValueError(problem(name, "given together with the other transforms", None, remedy))
-    if weak is None or strong is None:
-        raise ValueError(problem("plain", "given with `weak` and `strong` only", plain, "Pass these, too."))
-    return Transforms(weak, strong, plain)
 
 
 def read_parts(
@@ -221,26 +135,6 @@ def _common_shape(labeled: Part, unlabeled: Part) -> tuple[int, int, int]:
 def _first_shape(source: ImageSource, rows: Tensor | None) -> tuple[int, int, int]:
     channels, height, width = source.read([0 if rows is None else int(rows[0])])[0].shape[1:]
     return channels, height, width
-
-
-def colours_of(parts: Parts, options: ViewOptions) -> tuple[Sequence[float], Sequence[float]]:
-    """Return mean and standard deviation of each channel: the given ones, or those of the unlabelled images.
-
-    Args:
-        parts: The data.
-        options: May hold them.
-
-    Returns:
-        Both, in [0, 1].
-    """
-    if options.mean is not None and options.std is not None:
-        return options.mean, options.std
-    source, rows = parts.unlabeled
-    n = parts.n_unlabeled
-    places = torch.arange(min(n, _FOR_COLOURS)) * n // min(n, _FOR_COLOURS)  # evenly spread: data may be sorted
-    images = source.read((places if rows is None else rows[places]).tolist())[0].double().div(255)
-    std, mean = torch.std_mean(images, dim=(0, 2, 3))
-    return mean.tolist(), std.clamp(min=1 / 255).tolist()
 
 
 def _size(part: Part) -> int:
