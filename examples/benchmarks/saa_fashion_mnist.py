@@ -3,7 +3,7 @@
 All rows of a seed share the labelled set, the unlabelled set (10,000 images, another draw for each seed), the initial
 weights, the order and the augmentations; the accuracy is that of the averaged weights after the last step, on the
 10,000 test images, which nothing was chosen by. The controls tell what a gain comes from: a more diverse view for a
-random half, for as many random images as SAA flags, and for all.
+as many random images as SAA flags, and for all.
 
     python examples/benchmarks/saa_fashion_mnist.py --check --out saa_fashion_mnist.json  # the three rows checked
     python examples/benchmarks/saa_fashion_mnist.py --check --rows all --out saa_fashion_mnist.json

@@ -40,6 +40,11 @@ class Drawn(NamedTuple):
     values: FloatArray
     square: FloatArray
 
+    def followed_by(self, other: Drawn) -> Drawn:
+        """Return what a batch gets that consists of this one and then another one."""
+        parts = ((self.codes, other.codes, 1), (self.values, other.values, 1), (self.square, other.square, 0))
+        return Drawn(*(np.concatenate([ours, theirs], axis) for ours, theirs, axis in parts))
+
 
 class BatchRandAugment(nn.Module):
     """Augments each image of a raw batch with operations of its own, then erases a square: FixMatch's strong view.
@@ -109,7 +114,19 @@ class BatchRandAugment(nn.Module):
             ValueError: If a shape is wrong, `draws` is not on the CPU, or a number is negative.
         """
         check_images(images)
-        drawn = self.drawn(self._count(len(images)) if draws is None else check_draws(draws, len(images)), stream)
+        numbers = self._count(len(images)) if draws is None else check_draws(draws, len(images))
+        return self.apply_drawn(images, self.drawn(numbers, stream))
+
+    def apply_drawn(self, images: Tensor, drawn: Drawn) -> Tensor:
+        """Return images augmented by what was drawn for them.
+
+        Args:
+            images: Raw images. Shape (B, C, H, W), C 1 or 3, dtype uint8; left alone.
+            drawn: What `drawn` returned for B draw numbers.
+
+        Returns:
+            New images. Shape, dtype and device of `images`.
+        """
         augmented = run_layers(images, drawn.codes, drawn.values)
         if self.cutout == 0:
             return augmented

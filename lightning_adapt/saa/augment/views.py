@@ -137,14 +137,17 @@ class Views(nn.Module):
         return self._normalized(self._moved(self._augmented(images, draws, flagged), draws, STRONG_GEOMETRY))
 
     def _augmented(self, images: Tensor, draws: Tensor, flagged: Tensor | None) -> Tensor:
-        first: Tensor = self.augment(images, draws, STRONG)
         rows = flagged.nonzero().flatten() if flagged is not None else None  # on the host
         if rows is None or len(rows) == 0:
-            return first
+            augmented: Tensor = self.augment(images, draws, STRONG)
+            return augmented
         again = draws[rows]
         orientation = (uniform(again, derive_key(self.seed, ORIENTATION)) < 0.5).long()
         where = to_device(rows.numpy(), images.device)
-        second = self.augment(images.index_select(0, where), again, STRONG_AGAIN)
+        # both passes as one batch: much of what a call costs does not depend on the number of images
+        drawn = self.augment.drawn(draws, STRONG).followed_by(self.augment.drawn(again, STRONG_AGAIN))
+        both = self.augment.apply_drawn(torch.cat([images, images.index_select(0, where)]), drawn)
+        first, second = both[: len(images)], both[len(images) :]
         orientation = to_device(orientation.numpy(), images.device)
         return first.index_copy_(0, where, regroup(first.index_select(0, where), second, orientation, self.pieces))
 
