@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 
 from lightning_adapt._shared.checks import problem
+from lightning_adapt._shared.figures import log_figure
 from lightning_adapt._shared.imports import require
 from lightning_adapt.saa.history import LossHistory
+from lightning_adapt.saa.selection import Selection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["HasExampleViews", "selection_figure", "views_figure"]
+__all__ = ["HasExampleViews", "log_figures", "selection_figure", "views_figure"]
 
 VIEWS = ("image", "weak", "strong", "regrouped")
 _SHOWN_IMAGES = 5
@@ -31,6 +33,20 @@ class HasExampleViews(Protocol):
     def example_views(self, index: Tensor) -> dict[str, Tensor]:
         """Return "image", "weak", "strong" and "regrouped" of some rows: shape (B, C, H, W), float32 in [0, 1]."""
         ...
+
+
+def log_figures(trainer: Any, selection: Selection) -> None:
+    """Log a figure of the losses and selections of a run, and one of views where the DataModule can show them.
+
+    Args:
+        trainer: The Trainer; call it on rank 0.
+        selection: What was recorded and selected.
+    """
+    history, step = selection.history, trainer.global_step
+    log_figure(trainer, "saa/selection", selection_figure(history, selection.curve), step=step)
+    data: Any = getattr(trainer, "datamodule", None)
+    if hasattr(data, "example_views") and not getattr(data, "views_in_workers", False):
+        log_figure(trainer, "saa/views", views_figure(data, history.flags), step=step)
 
 
 def selection_figure(history: LossHistory, curve: list[list[float]]) -> Figure:

@@ -8,6 +8,7 @@ ICCV 2023, arXiv 2309.03598. FixMatch: Sohn et al., NeurIPS 2020, arXiv 2001.076
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -106,6 +107,13 @@ def naive_flags(history: Tensor, threshold: float, flags: Tensor) -> Tensor:
 
 
 # -- augmentation ------------------------------------------------------------------------------------------------------
+def check_pieces(pieces: Any) -> int:
+    """Check the number of pieces of a regrouped view, 2 or 4."""
+    if isinstance(pieces, bool) or pieces not in (2, 4):
+        raise ValueError(problem("pieces", "2 or 4", pieces, "Pass 2, as the authors do."))
+    return int(pieces)
+
+
 def regroup(first: Tensor, second: Tensor, orientation: Tensor, pieces: int = 2) -> Tensor:
     """Paste pieces of a second view onto a first view of the same images; each keeps its place in the picture.
 
@@ -128,8 +136,7 @@ def regroup(first: Tensor, second: Tensor, orientation: Tensor, pieces: int = 2)
     if first.shape != second.shape or first.ndim != 4 or orientation.shape != first.shape[:1]:
         shapes = f"{tuple(first.shape)}, {tuple(second.shape)} and an orientation of {tuple(orientation.shape)}"
         raise ValueError(problem("second", "of the shape (B, C, H, W) of `first`", shapes, "Pass two whole batches."))
-    if pieces not in (2, 4):
-        raise ValueError(problem("pieces", "2 or 4", pieces, "Pass 2, as the authors do."))
+    check_pieces(pieces)
     height, width = first.shape[-2:]
     top = (torch.arange(height, device=first.device) < height // 2)[:, None]
     left = (torch.arange(width, device=first.device) < width // 2)[None, :]

@@ -12,9 +12,16 @@ from torch import Tensor
 from lightning_adapt._shared.checks import describe, problem
 from lightning_adapt._shared.collectives import gather_rows
 
-__all__ = ["StepReports"]
+__all__ = ["StepReports", "check_keys"]
 
 Report = tuple[Tensor, Tensor, Tensor]  # index, losses, confidence
+
+
+def check_keys(**keys: Any) -> None:
+    """Raise a TypeError for a key that is no text, by the name of its argument."""
+    for argument, key in keys.items():
+        if not isinstance(key, str) or not key:
+            raise TypeError(problem(argument, "a key of the dict that `training_step` returns", key, "Pass text."))
 
 
 class StepReports:
@@ -28,14 +35,14 @@ class StepReports:
 
     def __init__(self, loss_key: str, index_key: str, confidence_key: str | None) -> None:
         self.loss_key, self.index_key, self.confidence_key = loss_key, index_key, confidence_key
-        self.steps = 0  # since the last `take`
         self._places: list[Tensor] = []  # (step, index), int64
         self._values: list[Tensor] = []  # (loss, confidence), float32
 
-    def add(self, index: Any, losses: Any, confidence: Any = None) -> None:
+    def add(self, step: int, index: Any, losses: Any, confidence: Any = None) -> None:
         """Note one step.
 
         Args:
+            step: Number of the training batch, the same on all ranks.
             index: Rows of the unlabelled set. Shape (B,), integers.
             losses: Consistency losses. Shape (B,), floating point.
             confidence: Confidences of the pseudo-labels. Shape (B,); None: unknown.
@@ -55,15 +62,15 @@ class StepReports:
             received = f"{tuple(sure.shape)} for losses of shape {tuple(losses.shape)}"
             raise MisconfigurationException(problem("confidence", "one number per loss", received, "Use max p."))
         # stacking copies: a compiled step uses the memory of its outputs again
-        step = torch.full_like(index, self.steps, dtype=torch.int64)
-        self._places.append(torch.stack([step, index.to(torch.int64)], 1))
+        steps = torch.full_like(index, step, dtype=torch.int64)
+        self._places.append(torch.stack([steps, index.to(torch.int64)], 1))
         self._values.append(torch.stack([losses.float(), sure.to(losses.device).float()], 1))
-        self.steps += 1
 
-    def read(self, outputs: Any) -> None:
+    def read(self, step: int, outputs: Any) -> None:
         """Note what a training step returned; a skipped step returns nothing.
 
         Args:
+            step: As in `add`.
             outputs: What `on_train_batch_end` was given.
 
         Raises:
@@ -77,7 +84,7 @@ class StepReports:
                 received = list(outputs) if isinstance(outputs, Mapping) else describe(outputs)
                 raise MisconfigurationException(self._missing(argument, key, received))
         confidence = None if self.confidence_key is None else outputs[self.confidence_key]
-        self.add(outputs[self.index_key], outputs[self.loss_key], confidence)
+        self.add(step, outputs[self.index_key], outputs[self.loss_key], confidence)
 
     def take(self, trainer: Any) -> Iterator[Report]:
         """Return the steps of all ranks in their order, and forget them; every rank must call it.
@@ -90,7 +97,7 @@ class StepReports:
         """
         places = torch.cat(self._places or [torch.empty(0, 2, dtype=torch.int64)])
         values = torch.cat(self._values or [torch.empty(0, 2)])
-        self._places, self._values, self.steps = [], [], 0
+        self._places, self._values = [], []
         places, values = gather_rows(trainer, places).cpu(), gather_rows(trainer, values).cpu()
         order = torch.argsort(places[:, 0], stable=True)
         counts = torch.unique_consecutive(places[order, 0], return_counts=True)[1].tolist()

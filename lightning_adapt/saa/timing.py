@@ -10,7 +10,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_adapt._shared.checks import check_choice, check_integer, check_share, problem
 
-__all__ = ["check_update_every", "check_warmup", "unlabeled_rows", "warm_batches"]
+__all__ = ["check_n_unlabeled", "check_update_every", "check_warmup", "unlabeled_rows", "warm_batches"]
+
+
+def check_n_unlabeled(n_unlabeled: Any) -> int | None:
+    """Check a number of unlabelled samples >= 1; None: to be found out."""
+    if n_unlabeled is None:
+        return None
+    return check_integer("n_unlabeled", n_unlabeled, "Pass the length of the unlabelled data set.", minimum=1)
 
 
 def check_update_every(update_every: Any) -> Literal["epoch"] | int:
@@ -43,7 +50,7 @@ def warm_batches(trainer: Any, warmup: int | float) -> float:
     Raises:
         MisconfigurationException: If a share is asked for and nothing says how long the run is.
     """
-    if isinstance(warmup, int):
+    if isinstance(warmup, int) or warmup == 0:
         return warmup
     if warmup == 1:
         return math.inf

@@ -25,7 +25,7 @@ def data(workers: int = 0, batch_size: int = 8) -> SAADataModule:
 
 def selection(**options: Any) -> SampleAdaptiveAugmentation:
     """Flags half of the images from the first epoch on."""
-    return SampleAdaptiveAugmentation(threshold="quantile:0.5", warmup=0, min_coverage=0.0, **options)
+    return SampleAdaptiveAugmentation(**{"threshold": "quantile:0.5", "warmup": 0, "min_coverage": 0.0, **options})
 
 
 def trained(module: Callable[..., Any], *callbacks: Callable[[], Any]) -> Callable[..., Setup]:

@@ -10,7 +10,7 @@ import pytest
 import pytorch_lightning
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_adapt import FixMatchModule, SampleAdaptiveAugmentation
 from lightning_adapt.saa.history import LossHistory
+from lightning_adapt.saa.selection import Selection
 from tests.foreign import trainer
 from tests.foreign_images import ForeignFixMatch, images
 from tests.reference import saa as reference
@@ -200,7 +201,7 @@ def test_other_keys_and_skipped_steps(tmp_path):
     callback = selection(loss_key="u_loss", index_key="rows")
     fit(callback, tmp_path, Renamed())
     assert int(callback.history.visits.sum()) == 12 * 8
-    assert callback.batches == 16
+    assert callback.selection.batches == 16
 
 
 class ByHand(LightningModule):
@@ -250,12 +251,13 @@ def test_by_hand_under_manual_optimisation_with_data_of_ones_own(pieces, tmp_pat
 
 def test_orientations_are_even():
     saa = SampleAdaptiveAugmentation()
-    saa.history = LossHistory(4000)
+    saa.selection = Selection(LossHistory(4000))
     saa.history.flags.fill_(True)
     zeros, ones = torch.zeros(4000, 1, 4, 4), torch.ones(4000, 1, 4, 4)
-    composed = saa.regroup(zeros, ones, torch.arange(4000))
-    left = (composed[:, 0, 3, 0] == 1).float().mean().item()
-    assert left == pytest.approx(0.5, abs=0.03)
+    left = [saa.regroup(zeros, ones, torch.arange(4000))[:, 0, 3, 0] for _ in range(2)]
+    for some in left:
+        assert some.mean().item() == pytest.approx(0.5, abs=0.03)
+    assert (left[0] == left[1]).float().mean().item() == pytest.approx(0.5, abs=0.03), "another call, other numbers"
 
 
 def test_under_the_trainer_of_pytorch_lightning(tmp_path):
@@ -394,3 +396,128 @@ def test_bad_arguments_are_named(options, text):
 def test_selections_inside_an_epoch_are_refused_where_workers_make_the_views(tmp_path):
     with pytest.raises(MisconfigurationException, match="`update_every` must be 'epoch' where workers make the views"):
         fit(selection(update_every=2), tmp_path, made=own_transforms(0))
+
+
+# -- one callback, one DataModule, several runs ------------------------------------------------------------------------
+def test_a_run_with_another_trainer_begins_anew(tmp_path):
+    saa, made = selection(warmup=0.5), data()
+    first, second = Losses(), Losses()
+    fit(saa, tmp_path, first, made)
+    flags = saa.history.flags.clone()
+    assert flags.any()
+    fit(saa, tmp_path, second, made)
+    assert second.curve == first.curve
+    assert [batches for batches, _, _ in saa.curve] == [8, 12, 16]
+    assert torch.equal(saa.history.flags, flags)
+
+
+def test_the_same_trainer_goes_on(tmp_path):
+    whole, parts = selection(warmup=0), selection(warmup=0)
+    module, again = Losses(), Losses()
+    fit(whole, tmp_path, module, max_epochs=6)
+    runner, made = trainer(tmp_path, [parts], max_epochs=3), data()
+    runner.fit(again, datamodule=made)
+    runner.fit_loop.max_epochs = 6
+    runner.fit(again, datamodule=made)
+    assert parts.curve[:3] == whole.curve[:3]
+    assert len(parts.curve) == 6
+    assert int(parts.history.visits.sum()) == 6 * 32
+
+
+@pytest.mark.parametrize("options", [{"enabled": False}, None])
+def test_nobody_else_inherits_the_flags(options, tmp_path):
+    class Shares(ForeignFixMatch):
+        def training_step(self, batch, batch_idx):
+            shares.append(batch["unlabeled"]["regrouped"].float().mean().item())
+            return super().training_step(batch, batch_idx)
+
+    made, shares = data(), []
+    fit(selection(), tmp_path, Shares(), made)
+    assert sum(shares) > 0
+    shares.clear()
+    callbacks = [] if options is None else [selection(**options)]
+    trainer(tmp_path, callbacks).fit(Shares(), datamodule=made)
+    assert sum(shares) == 0
+
+
+def test_switched_off_after_a_resume_it_regroups_nothing(tmp_path):
+    saa = selection()
+    runner = trainer(tmp_path, [saa], max_epochs=2)
+    runner.fit(ByHand(saa), own_loader())
+    runner.save_checkpoint(tmp_path / "a.ckpt")
+    off = selection(enabled=False)
+    module = ByHand(off)
+    trainer(tmp_path, [off]).fit(module, own_loader(), ckpt_path=tmp_path / "a.ckpt", weights_only=True)
+    assert module.regrouped == 0
+
+
+def test_reports_of_validation_are_ignored(tmp_path):
+    class Shared(ByHand):
+        def validation_step(self, batch, batch_idx):
+            self.saa.report(batch[1], torch.full((len(batch[1]),), 8.99))
+
+    saa = selection()
+    trainer(tmp_path, [saa], num_sanity_val_steps=1).fit(Shared(saa), own_loader(), DataLoader(own_loader().dataset, 8))
+    assert saa.history.visits.tolist() == [4] * 40
+    assert not (saa.history.losses == 8.99).any()
+
+
+@pytest.mark.parametrize("every", [2, 256])
+def test_ranks_may_have_unequally_many_reports(every, monkeypatch, tmp_path):
+    class Skips(ByHand):
+        def training_step(self, batch, batch_idx):
+            saa, self.saa = self.saa, selection() if self.global_rank == 1 and batch_idx == 1 else self.saa
+            super().training_step(batch, batch_idx)
+            self.saa = saa
+
+        def on_train_end(self) -> None:
+            visits = [self.saa.history.visits.tolist()]
+            Path(f"visits-{self.global_rank}.json").write_text(json.dumps(visits))
+
+    monkeypatch.setattr("lightning_adapt.saa.callback._FLUSH_EVERY", every)
+    saa = selection()
+    options = {"strategy": "ddp_fork", "devices": 2, "plugins": [LightningEnvironment()], "max_epochs": 2}
+    trainer(tmp_path, [saa], **options).fit(Skips(saa), own_loader(48, 4))
+    visits = [json.loads(Path(f"visits-{rank}.json").read_text()) for rank in range(2)]
+    assert visits[0] == visits[1]
+    assert sum(visits[0][0]) == 2 * (48 - 4)
+
+
+@pytest.mark.parametrize("options", [{"min_coverage": 1.0}, {"min_coverage": 0.5, "n_unlabeled": 1000}])
+def test_it_says_so_when_nothing_was_selected(options, tmp_path):
+    with pytest.warns(UserWarning, match="has selected nothing in this run: .*% of the"):
+        fit(SampleAdaptiveAugmentation(warmup=0, **options), tmp_path, made=without_attributes(), max_epochs=2)
+
+
+def without_attributes():
+    """A DataModule that says nothing of its own."""
+
+    class Plain(LightningDataModule):
+        def train_dataloader(self):
+            return made.train_dataloader()
+
+        def transfer_batch_to_device(self, *arguments):
+            return made.transfer_batch_to_device(*arguments)
+
+    made = data()
+    made.setup()
+    return Plain()
+
+
+def test_numbers_are_logged_whatever_the_logging_interval(tmp_path):
+    logger = CSVLogger(tmp_path)
+    with pytest.warns(UserWarning, match="is smaller than the logging interval"):
+        fit(selection(update_every=3), tmp_path, logger=logger, log_every_n_steps=50)
+    assert "saa/naive_share" in (Path(logger.log_dir) / "metrics.csv").read_text()
+
+
+def test_no_figure_of_views_where_the_users_transforms_make_them(tmp_path):
+    fit(selection(log_figure=True), tmp_path, made=own_transforms(0))
+    assert {path.name for path in tmp_path.rglob("*.png")} == {"saa-selection-step16.png"}
+
+
+def test_no_warm_up_needs_no_length(tmp_path):
+    saa = selection()
+    saa.warmup = 0.0
+    fit(saa, tmp_path, max_epochs=-1, max_time={"seconds": 1})
+    assert saa.curve

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.plugins.environments import LightningEnvironment
-from torch.utils.data import Dataset, Subset, TensorDataset
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from lightning_adapt import RS2Callback, RS2DataModule, SAADataModule, SampleAdaptiveAugmentation
 from lightning_adapt.saa.data.sampler import DrawnRow
@@ -419,3 +421,69 @@ def test_evaluation_without_data_is_refused(tmp_path):
 def test_overfit_batches_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"`sampler` must be one of ours.*use `limit_train_batches` instead"):
         fit(data(), tmp_path, overfit_batches=2)
+
+
+def test_labels_are_the_second_tensor_and_whole_numbers(tmp_path):
+    pixels, labels = images().tensors
+    made = SAADataModule(TensorDataset(pixels, labels, torch.arange(107)), n_labels=4)
+    made.setup()
+    assert made.n_classes == 2
+    with pytest.raises(TypeError, match="`label` must be a whole number"):
+        SAADataModule(TensorDataset(pixels, labels * 0.9 + 0.3), n_labels=4).setup()
+
+
+def test_a_copy_in_another_process_trains_without_validation(tmp_path):
+    copied = pickle.loads(pickle.dumps(SAADataModule(images(), n_labels=4, batch_size=4, mu=2, steps_per_epoch=4)))
+    assert len(fit(copied, tmp_path).batches) == 8
+    with_val = pickle.loads(pickle.dumps(data()))
+    assert is_overridden("val_dataloader", with_val)
+    assert not is_overridden("val_dataloader", pickle.loads(pickle.dumps(copied)))
+
+
+def test_a_fit_after_a_test_of_another_checkpoint_is_free(tmp_path):
+    runner = trainer(tmp_path, max_epochs=1)
+    runner.fit(ForeignFixMatch(), datamodule=data())
+    runner.save_checkpoint(tmp_path / "a.ckpt")
+    made = SAADataModule(images(), None, images(16), n_labels=4, batch_size=4, mu=2, steps_per_epoch=4, seed=1)
+    path = tmp_path / "a.ckpt"
+    trainer(tmp_path).validate(ForeignFixMatch(), datamodule=made, ckpt_path=path, weights_only=True, verbose=False)
+    assert len(fit(made, tmp_path).batches) == 8
+
+
+@pytest.mark.parametrize("options", [{"in_memory": True}, {"flip": False}, {"mean": [0.5], "std": [0.5]}, {"n_ops": 2}])
+def test_what_has_no_effect_beside_own_transforms_is_refused(options):
+    with pytest.raises(ValueError, match="must be left out beside `weak` and `strong`"):
+        SAADataModule(images(), n_labels=4, weak=scaled, strong=scaled, plain=scaled, **options)
+
+
+def test_no_unlabelled_image_is_refused():
+    with pytest.raises(ValueError, match="`unlabeled` must be of at least one image"):
+        SAADataModule(images(16), n_labels=16, include_labeled=False).setup()
+
+
+def test_images_in_memory_are_read_once():
+    class Counted(Pictures):
+        reads = 0
+
+        def __getitem__(self, row):
+            Counted.reads += 1
+            return super().__getitem__(row)
+
+    made = SAADataModule(Counted("pil"), n_labels=6, batch_size=2, mu=2, steps_per_epoch=3, in_memory=True)
+    made.setup()
+    assert len(list(made.train_dataloader())) == 3
+    assert Counted.reads == 30
+
+
+def test_loaders_of_a_subclass_are_left_alone(tmp_path):
+    class Own(SAADataModule):
+        def val_dataloader(self):
+            return DataLoader(TensorDataset(torch.rand(8, 1, 8, 8), torch.zeros(8).long()), 4)
+
+    class Tuples(Recorded):
+        def validation_step(self, batch, batch_idx):
+            checked.append(batch[0].shape)
+
+    checked: list = []
+    fit(Own(images(), n_labels=4, batch_size=4, mu=2, steps_per_epoch=4), tmp_path, module=Tuples(), max_epochs=1)
+    assert checked == [(4, 1, 8, 8)] * 2

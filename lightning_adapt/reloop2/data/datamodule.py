@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from lightning_adapt._shared import compat
 from lightning_adapt._shared.checks import check_choice, check_integer, check_share, problem
+from lightning_adapt._shared.optional_hooks import OptionalHooks
 from lightning_adapt._shared.resumable_loader import ResumableLoader
 from lightning_adapt._shared.row_sampler import RowSampler
 from lightning_adapt._shared.sampling import check_fingerprint
@@ -26,7 +27,7 @@ __all__ = ["PrequentialDataModule"]
 STATE_VERSION = 1
 
 
-class PrequentialDataModule(LightningDataModule):
+class PrequentialDataModule(OptionalHooks, LightningDataModule):
     """Cut a log by time: its first part trains (shuffled), the rest is a stream in time order for test and predict.
 
     "Prequential" means predict first, learn from the label after: with `ErrorMemoryCallback`, `IncrementalTraining`
@@ -100,8 +101,8 @@ class PrequentialDataModule(LightningDataModule):
         self.seed = check_integer("seed", seed, "Pass any whole number that is not negative.", maximum=2**63 - 1)
         self._table: EncodedTable | None = None
         self._restored: dict[str, Any] | None = None
-        if self.val_share == 0:  # the hook of the base class, which Lightning takes for "no validation"
-            self.val_dataloader = super().val_dataloader  # type: ignore[method-assign]
+        if self.val_share == 0:
+            self.hide_hook("val_dataloader")
 
     # -- the table ------------------------------------------------------------------------------------------------
     def read(self) -> Any:

@@ -15,23 +15,25 @@ from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
 from lightning_adapt._shared import compat
-from lightning_adapt._shared.checks import check_choice, check_flag, check_integer, problem
+from lightning_adapt._shared.checks import check_flag, check_integer, problem
+from lightning_adapt._shared.optional_hooks import OptionalHooks
 from lightning_adapt._shared.resumable_loader import ResumableLoader
 from lightning_adapt._shared.sampling import check_fingerprint
 from lightning_adapt._shared.state import read_version, with_version
 from lightning_adapt.saa.augment.views import Views
-from lightning_adapt.saa.data.rows import RawRows, ViewedRows, as_is
+from lightning_adapt.saa.data.rows import RawRows, ViewedRows, as_is, evaluation_rows
 from lightning_adapt.saa.data.sampler import EndlessSampler
 from lightning_adapt.saa.data.sources import Parts, read_parts
-from lightning_adapt.saa.data.view_batches import example_views, make_views, take_plan
+from lightning_adapt.saa.data.view_batches import example_views, is_ours, make_views, take_plan
 from lightning_adapt.saa.data.view_options import ViewOptions, check_transforms
+from lightning_adapt.saa.streams import LABELED_ORDER, UNLABELED_ORDER
 
 __all__ = ["SAADataModule"]
 
 STATE_VERSION = 1
 
 
-class SAADataModule(LightningDataModule):
+class SAADataModule(OptionalHooks, LightningDataModule):
     """Few labelled and many unlabelled images of any data set, for FixMatch-like training with or without SAA.
 
     An epoch is `steps_per_epoch` batches, whatever the sizes of the two sets: each is drawn in shuffled passes without
@@ -66,7 +68,7 @@ class SAADataModule(LightningDataModule):
         flip: Flip at random; turn it off for digits and letters.
         padding: Border for the random crop, share of the side.
         pieces: Pieces of a regrouped view, 2 or 4.
-        mean: Of each channel in [0, 1], for the normalisation; None: of the unlabelled images (10,000 of them).
+        mean: Of each channel in [0, 1], for the normalisation; None: of 10,000 unlabelled images.
         std: Likewise.
         replacement: Draw with replacement, as the authors' code does; some images are then not seen in a pass.
         include_labeled: With `n_labels`: the labelled images are among the unlabelled ones, too.
@@ -128,15 +130,14 @@ class SAADataModule(LightningDataModule):
         self.pin_memory = check_flag("pin_memory", pin_memory, "Pass True on a CUDA machine.")
         self.n_labels = n_labels
         self.transforms = check_transforms(weak, strong, plain, needs_plain=val is not None or test is not None)
-        preset = check_choice("views", views, ("saa", "usb"), "Pass 'saa'.")
-        self._options = ViewOptions(preset, mean, std, n_ops, cutout, flip, padding, pieces, self.seed)
-        self._options.check()
+        self._options = ViewOptions(views, mean, std, n_ops, cutout, flip, padding, pieces, self.seed)
+        self._options.check(own_transforms=self.transforms is not None, in_memory=self.in_memory)
         self._parts: Parts | None = None
         self._views: Views | None = None
         self._flags: Tensor | None = None
         self._restored: dict[str, Any] | None = None
-        if val is None:  # the hook of the base class, which Lightning takes for "no validation"
-            self.val_dataloader = super().val_dataloader  # type: ignore[method-assign]
+        if val is None and type(self).val_dataloader is SAADataModule.val_dataloader:
+            self.hide_hook("val_dataloader")
 
     # -- the data -------------------------------------------------------------------------------------------------
     @override
@@ -188,17 +189,17 @@ class SAADataModule(LightningDataModule):
         """Whether views are made by the user's transforms; flags then reach them from one epoch to the next only."""
         return self.transforms is not None
 
-    def use_flags(self, flags: Tensor) -> None:
+    def use_flags(self, flags: Tensor | None) -> None:
         """Regroup the strong views of these unlabelled images from now on.
 
         Args:
             flags: Shape (n_unlabeled,), dtype bool, on the CPU, in shared memory where workers make the views. Kept,
-                not copied: what is written into it later counts.
+                not copied: what is written into it later counts. None: regroup none.
 
         Raises:
             ValueError: If the shape is wrong.
         """
-        if flags.shape != (self.n_unlabeled,) or flags.dtype != torch.bool:
+        if flags is not None and (flags.shape != (self.n_unlabeled,) or flags.dtype != torch.bool):
             remedy = "Pass one flag per unlabelled image."
             raise ValueError(problem("flags", f"of shape ({self.n_unlabeled},) and dtype bool", flags, remedy))
         self._flags = flags
@@ -217,18 +218,16 @@ class SAADataModule(LightningDataModule):
             index: Rows of the unlabelled set. Shape (B,), dtype int64.
 
         Returns:
-            "image", "weak", "strong" and "regrouped", in [0, 1]. Shapes (B, C, H, W), dtype float32. Empty where the
-            user's transforms make the views.
+            "image", "weak", "strong" and "regrouped", in [0, 1], made by the built-in views. Shapes (B, C, H, W).
         """
-        if self.transforms is not None:
-            return {}
         source, rows = self.parts.unlabeled
         return example_views(source.read((index if rows is None else rows[index]).tolist())[0], self.views)
 
     # -- loaders --------------------------------------------------------------------------------------------------
     @override
     def train_dataloader(self) -> Any:
-        if self._restored is not None:
+        resumes = self.trainer is not None and self.trainer.ckpt_path is not None  # not so in a fit after a test
+        if self._restored is not None and resumes:
             try:
                 check_fingerprint("SAADataModule", saved=self._restored, here=self._fingerprint())
             except ValueError as found:
@@ -242,7 +241,9 @@ class SAADataModule(LightningDataModule):
 
     def _endless(self, part: str, batch_size: int, num_workers: int) -> ResumableLoader:
         rows = self._rows(part)
-        sampler = EndlessSampler(rows, self.steps_per_epoch * batch_size, replacement=self.replacement, seed=self.seed)
+        stream = LABELED_ORDER if part == "labeled" else UNLABELED_ORDER
+        drawing: dict[str, Any] = {"replacement": self.replacement, "stream": stream, "seed": self.seed}
+        sampler = EndlessSampler(rows, self.steps_per_epoch * batch_size, **drawing)
         position = None if self.trainer is None else self._position
         options = self._loader_options(num_workers)
         return ResumableLoader(rows, sampler=sampler, position=position, batch_size=batch_size, **options)
@@ -277,9 +278,7 @@ class SAADataModule(LightningDataModule):
         if dataset is None:
             remedy = "Pass a labelled data set as `val` or `test`."
             return compat.RaisesWhenUsed(MisconfigurationException(problem(name, "given", None, remedy)))
-        rows: Dataset[Any] = RawRows(self.parts.evaluated(name, dataset))
-        if self.transforms is not None:
-            rows = ViewedRows(dataset, "plain", self.transforms)
+        rows = evaluation_rows(dataset, name, self.transforms, in_memory=self.in_memory)
         return DataLoader(rows, batch_size=self.eval_batch_size, **self._loader_options(self.num_workers))
 
     # -- views ----------------------------------------------------------------------------------------------------
@@ -287,13 +286,14 @@ class SAADataModule(LightningDataModule):
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         # views are made here and not in `on_after_batch_transfer`, so that a module may have that hook to itself
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
+        ours = is_ours(batch)
         plan = take_plan(batch, self._flags, epoch)  # on the host, so that nothing has to wait for the device
         module = None if self.trainer is None else self.trainer.lightning_module
         if module is not None and is_overridden("transfer_batch_to_device", module):
             moved = module.transfer_batch_to_device(batch, device, dataloader_idx)
         else:
             moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
-        if self.transforms is not None:
+        if self.transforms is not None or not ours:
             return moved
         made = make_views(moved, plan, self.views.to(device))
         return made if self.trainer is None else self.trainer.precision_plugin.convert_input(made)

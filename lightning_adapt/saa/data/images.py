@@ -58,6 +58,17 @@ class ImageSource:
         samples = [self.dataset[int(row)] for row in rows]
         return self._stacked([image_of(sample) for sample in samples]), torch.tensor([label_of(one) for one in samples])
 
+    def labels(self) -> Tensor:
+        """Return the labels of all images, -1 where there is none; reads every sample unless they are in memory."""
+        whole = self._whole()
+        if whole is not None:
+            return whole[1]
+        return torch.tensor([label_of(self.dataset[row]) for row in range(len(self))])
+
+    def load(self) -> None:
+        """Read what is to be kept in memory now, and not in each worker."""
+        self._whole()
+
     def _whole(self) -> tuple[Tensor, Tensor] | None:
         if self._tensors is None:
             if self.in_memory:
@@ -84,8 +95,10 @@ def _of_tensor_dataset(dataset: Any) -> tuple[Tensor, Tensor] | None:
     if type(dataset) is not TensorDataset:
         return None
     images, *others = dataset.tensors
-    labels = others[-1].long() if others else torch.full((len(images),), -1)
-    return (to_uint8(images), labels) if images.ndim == 4 and labels.ndim == 1 else None
+    labels = others[0] if others else torch.full((len(images),), -1)
+    if images.ndim != 4 or labels.ndim != 1 or labels.is_floating_point():
+        return None  # sample by sample, which says what is wrong with one
+    return to_uint8(images), labels.long()
 
 
 def image_of(sample: Any) -> Any:
@@ -104,7 +117,7 @@ def label_of(sample: Any) -> int:
         label = sample[1]
     if label is None:
         return -1
-    if not hasattr(label, "__index__"):
+    if not hasattr(label, "__index__") or (isinstance(label, Tensor) and label.is_floating_point()):
         raise TypeError(problem("label", "a whole number", label, "Number the classes from 0."))
     return int(label)
 

@@ -16,12 +16,11 @@ from lightning_adapt._shared.checks import problem
 from lightning_adapt._shared.hashing import derive_key
 from lightning_adapt.saa.data.images import ImageSource, image_of, label_of
 from lightning_adapt.saa.functional import regroup
+from lightning_adapt.saa.streams import ORIENTATION, STRONG, STRONG_AGAIN, WEAK, WEAK_LABELED
 
-__all__ = ["RawRows", "Transforms", "ViewedRows", "as_is"]
+__all__ = ["RawRows", "Transforms", "ViewedRows", "as_is", "evaluation_rows"]
 
 Transform = Callable[[Any], Tensor]
-
-WEAK_LABELED, WEAK, STRONG_FIRST, STRONG_SECOND, ORIENTATION = 0, 1, 2, 3, 5  # streams of random numbers
 
 
 class RawRows(Dataset[Any]):
@@ -115,11 +114,11 @@ class ViewedRows(Dataset[Any]):
         return {"weak": weak, "strong": strong, "regrouped": torch.tensor(naive), "label": label}
 
     def _strong(self, image: Any, draw: int | None, naive: bool) -> tuple[Tensor, bool]:
-        with self._random(STRONG_FIRST, draw):
+        with self._random(STRONG, draw):
             first = _called(self.transforms.strong, "strong", image)
         if not naive:
             return first, False
-        with self._random(STRONG_SECOND, draw):
+        with self._random(STRONG_AGAIN, draw):
             second = _called(self.transforms.strong, "strong", image)
         with self._random(ORIENTATION, draw):
             orientation = torch.randint(2, (1,))
@@ -144,6 +143,25 @@ class ViewedRows(Dataset[Any]):
                 torch.set_rng_state(states[0])
                 random.setstate(states[1])
                 np.random.set_state(states[2])  # noqa: NPY002
+
+
+def evaluation_rows(dataset: Any, name: str, transforms: Transforms | None, *, in_memory: bool) -> RawRows | ViewedRows:
+    """Return what an evaluation loader reads.
+
+    Args:
+        dataset: The user's data set.
+        name: What it is to the user, for error texts.
+        transforms: The user's transforms, if they make the views.
+        in_memory: Read all images now.
+
+    Returns:
+        The rows.
+    """
+    if transforms is not None:
+        return ViewedRows(dataset, "plain", transforms)
+    source = ImageSource(dataset, name, in_memory=in_memory)
+    source.load()
+    return RawRows(source)
 
 
 def as_is(batch: Any) -> Any:

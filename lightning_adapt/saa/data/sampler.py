@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_adapt._shared.checks import check_flag, check_integer
 from lightning_adapt._shared.hashing import derive_key, generator, uniform
 from lightning_adapt._shared.sampling import EpochSampler
+from lightning_adapt.saa.streams import UNLABELED_ORDER
 
 __all__ = ["DrawnRow", "EndlessSampler"]
 
@@ -48,6 +49,7 @@ class EndlessSampler(EpochSampler):
         data_source: As in `EpochSampler`.
         samples_per_rank: Samples that one rank draws in an epoch.
         replacement: Draw each sample independently of the others, as the authors of SAA do.
+        stream: Samplers of one seed with different streams draw independently of each other.
         num_replicas: As in `EpochSampler`.
         rank: As in `EpochSampler`.
         seed: As in `EpochSampler`.
@@ -63,6 +65,7 @@ class EndlessSampler(EpochSampler):
         samples_per_rank: int,
         *,
         replacement: bool = False,
+        stream: int = UNLABELED_ORDER,
         num_replicas: int | None = None,
         rank: int | None = None,
         seed: int = 0,
@@ -71,6 +74,7 @@ class EndlessSampler(EpochSampler):
         remedy = "Pass steps per epoch times the batch size of one rank."
         self.samples_per_rank = check_integer("samples_per_rank", samples_per_rank, remedy, minimum=1)
         self.replacement = check_flag("replacement", replacement, "Pass True to draw independently.")
+        self.stream = check_integer("stream", stream, "Pass a whole number that is not negative.")
         self._orders: dict[int, Tensor] = {}  # of the passes drawn last
 
     def epoch_size(self, epoch: int) -> int:  # noqa: ARG002
@@ -81,23 +85,25 @@ class EndlessSampler(EpochSampler):
         """Return what lies at these places of the epoch's stretch of the endless order."""
         n, places = self.n_rows, epoch * self.epoch_size(epoch) + positions
         if self.replacement:
-            return (uniform(places, derive_key(self.seed, n)) * n).long()
-        rows, passes = torch.empty_like(positions), places // n
-        for number in torch.unique(passes).tolist():
-            here = passes == number
-            rows[here] = self._order(number, n)[places[here] % n]
+            return (uniform(places, derive_key(self.seed, self.stream)) * n).long()
+        in_order, back = torch.sort(places)
+        numbers, counts = torch.unique_consecutive(in_order // n, return_counts=True)
+        parts = torch.split(in_order % n, counts.tolist())
+        drawn = [self._order(number, n)[part] for number, part in zip(numbers.tolist(), parts, strict=True)]
+        rows = torch.empty_like(positions)
+        rows[back] = torch.cat(drawn)
         return rows
 
     def _order(self, number: int, n: int) -> Tensor:
         if len(self._orders.get(number, ())) != n:
             while len(self._orders) > 1:
                 del self._orders[min(self._orders)]
-            self._orders[number] = torch.randperm(n, generator=generator(self.seed, number))
+            self._orders[number] = torch.randperm(n, generator=generator(self.seed, self.stream, number))
         return self._orders[number]
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what must be equal for a saved position to mean the same samples; plain values."""
-        here = {"samples per epoch": self.epoch_size(0), "replacement": self.replacement}
+        here = {"samples per epoch": self.epoch_size(0), "replacement": self.replacement, "stream": self.stream}
         return {**super().fingerprint(), **here, "rows": self._rows_digest()}
 
     def __iter__(self) -> Iterator[int]:

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from lightning_adapt._shared.checks import problem
 from lightning_adapt._shared.loaders import LoaderConflictError
 from lightning_adapt._shared.per_row import digest
 from lightning_adapt._shared.targets import find_targets
-from lightning_adapt.saa.data.images import ImageSource, label_of
+from lightning_adapt.saa.data.images import ImageSource
 from lightning_adapt.saa.data.split import balanced_rows
 
 __all__ = ["Parts", "read_parts"]
@@ -29,14 +30,12 @@ class Parts:
         unlabeled: Unlabelled images.
         n_classes: Classes among the labels.
         shape: (C, H, W) of the unlabelled images; (0, 0, 0) where the user's transforms make the views.
-        in_memory: Whether evaluation images are read once, too.
     """
 
     labeled: Part
     unlabeled: Part
     n_classes: int
     shape: tuple[int, int, int]
-    in_memory: bool
 
     @property
     def n_labeled(self) -> int:
@@ -52,18 +51,6 @@ class Parts:
         """Return what tells these sets from others, in plain values."""
         sizes = {"labeled": (self.n_labeled, self.labeled), "unlabeled": (self.n_unlabeled, self.unlabeled)}
         return {name: [n, digest(rows)] for name, (n, (_, rows)) in sizes.items()}
-
-    def evaluated(self, name: str, dataset: Any) -> ImageSource:
-        """Return the images of an evaluation set.
-
-        Args:
-            name: What it is to the user, for error texts.
-            dataset: The user's data set.
-
-        Returns:
-            The images.
-        """
-        return ImageSource(dataset, name, in_memory=self.in_memory)
 
 
 def read_parts(
@@ -101,7 +88,7 @@ def read_parts(
         if dataset is not None and not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise TypeError(problem(name, "a map-style data set", dataset, "A stream cannot be drawn from at random."))
     source = ImageSource(labeled, "labeled", in_memory=in_memory)
-    targets = _targets(labeled)
+    targets = _targets(labeled, source)
     chosen = None if n_labels is None else balanced_rows(targets, n_labels, seed)
     rest: Part = (ImageSource(unlabeled, "unlabeled", in_memory=in_memory), None)
     if unlabeled is None:
@@ -109,16 +96,21 @@ def read_parts(
         if chosen is not None and not include_labeled:
             kept[chosen] = False
         rest = (source, None if include_labeled else torch.nonzero(kept).flatten())
+    if _size(rest) == 0:
+        raise ValueError(problem("unlabeled", "of at least one image", 0, "Pass fewer `n_labels`, or more images."))
+    for part in (source, rest[0]):
+        part.load()
     n_classes = int((targets if chosen is None else targets[chosen]).max()) + 1
     shape = _common_shape((source, chosen), rest) if raw else (0, 0, 0)
-    return Parts((source, chosen), rest, n_classes, shape, in_memory)
+    return Parts((source, chosen), rest, n_classes, shape)
 
 
-def _targets(dataset: Any) -> Tensor:
+def _targets(dataset: Any, source: ImageSource) -> Tensor:
     try:
-        targets = find_targets(dataset).long()
+        # a TensorDataset may have more than labels behind its images
+        targets = source.labels() if type(dataset) is TensorDataset else find_targets(dataset).long()
     except LoaderConflictError:  # no attribute says it: read the samples, which are few unless the set is to be cut
-        targets = torch.tensor([label_of(dataset[row]) for row in range(len(dataset))])
+        targets = source.labels()
     if len(targets) == 0 or int(targets.min()) < 0:
         raise ValueError(problem("labeled", "a data set of (image, label)", dataset, "Number the classes from 0."))
     return targets

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lightning_adapt._shared.checks import check_integer, problem
 from lightning_adapt._shared.hashing import generator
+from lightning_adapt.saa.streams import LABELED_ROWS
 
 __all__ = ["balanced_rows"]
 
@@ -29,7 +30,7 @@ def balanced_rows(targets: Tensor, n_labels: int, seed: int) -> Tensor:
     classes, sizes = torch.unique(targets, return_counts=True)
     remedy = "Pass a multiple of the number of classes: 40 for 4 images of each of 10."
     n_labels = check_integer("n_labels", n_labels, remedy, minimum=len(classes), maximum=len(targets))
-    random = generator(seed, n_labels)
+    random = generator(seed, LABELED_ROWS, n_labels)
     quota = torch.full_like(sizes, n_labels // len(classes))
     quota[torch.randperm(len(classes), generator=random)[: n_labels % len(classes)]] += 1
     short = quota > sizes

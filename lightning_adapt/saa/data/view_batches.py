@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from lightning_adapt.saa.augment.views import Views
-from lightning_adapt.saa.data.rows import WEAK, WEAK_LABELED
+from lightning_adapt.saa.streams import WEAK, WEAK_LABELED
 
-__all__ = ["Plan", "example_views", "make_views", "take_plan"]
+__all__ = ["Plan", "example_views", "is_ours", "make_views", "take_plan"]
 
 _PLAIN_ROWS = 2**40  # places above those of any run, for rows that came without one
 
@@ -38,8 +38,10 @@ def take_plan(batch: Any, flags: Tensor | None, epoch: int) -> Plan | None:
         epoch: For rows that came without a place (drawn by another sampler): they get one per epoch.
 
     Returns:
-        The plan of a training batch; None for an evaluation batch.
+        The plan of a training batch; None for an evaluation batch, or one that is not ours.
     """
+    if not is_ours(batch):
+        return None
     if "unlabeled" not in batch:
         batch.pop("draw")
         return None
@@ -48,6 +50,13 @@ def take_plan(batch: Any, flags: Tensor | None, epoch: int) -> Plan | None:
         index = unlabeled["index"]
         unlabeled["regrouped"] = torch.zeros(len(index), dtype=torch.bool) if flags is None else flags[index]
     return Plan(_places(labeled, epoch), _places(unlabeled, epoch), unlabeled["regrouped"])
+
+
+def is_ours(batch: Any) -> bool:
+    """Say whether a batch comes from `RawRows` or `ViewedRows`: a subclass may have loaders of its own."""
+    parts = [batch.get(name) for name in ("labeled", "unlabeled")] if isinstance(batch, dict) else [None]
+    trains = all(isinstance(part, dict) and "draw" in part for part in parts)
+    return trains or (isinstance(batch, dict) and "draw" in batch)
 
 
 def _places(part: dict[str, Tensor], epoch: int) -> Tensor:

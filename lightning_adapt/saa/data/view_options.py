@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_adapt._shared.checks import problem
+from lightning_adapt._shared.checks import check_choice, problem
 from lightning_adapt.saa.augment.views import Views
 from lightning_adapt.saa.data.rows import Transforms
 from lightning_adapt.saa.data.sources import Parts
@@ -17,6 +17,7 @@ from lightning_adapt.saa.data.sources import Parts
 __all__ = ["ViewOptions", "check_transforms"]
 
 _FOR_COLOURS = 10_000  # images that the mean and the standard deviation are taken from
+_OF_OUR_VIEWS = ("preset", "mean", "std", "n_ops", "cutout", "flip", "padding")
 _AT_ONCE = 256  # of them in memory: they may be large
 
 
@@ -24,21 +25,38 @@ _AT_ONCE = 256  # of them in memory: they may be large
 class ViewOptions:
     """How views are made; see `SAADataModule`."""
 
-    preset: str
-    mean: Sequence[float] | None
-    std: Sequence[float] | None
-    n_ops: int
-    cutout: float
-    flip: bool
-    padding: float
-    pieces: int
-    seed: int
+    preset: str = "saa"
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    n_ops: int = 3
+    cutout: float = 0.5
+    flip: bool = True
+    padding: float = 0.125
+    pieces: int = 2
+    seed: int = 0
 
-    def check(self) -> None:
-        """Raise at once for what would fail at the first batch."""
+    def check(self, *, own_transforms: bool, in_memory: bool) -> None:
+        """Raise at once for what would fail at the first batch, or be of no use.
+
+        Args:
+            own_transforms: Whether the user's transforms make the views.
+            in_memory: The argument of that name.
+
+        Raises:
+            TypeError: If an argument has the wrong type.
+            ValueError: If one is out of range, or has no effect.
+        """
+        check_choice("views", self.preset, ("saa", "usb"), "Pass 'saa'.")
         if (self.mean is None) != (self.std is None):
             raise ValueError(problem("std", "given together with `mean`", self.std, "Pass both, or neither."))
         self._views(self.mean or (0.5,), self.std or (0.5,))
+        if not own_transforms:
+            return
+        unused = {name: getattr(self, name) for name in _OF_OUR_VIEWS}
+        changed = {name: value for name, value in unused.items() if value != getattr(ViewOptions, name)}
+        for name, value in {**changed, **({"in_memory": True} if in_memory else {})}.items():
+            remedy = "Your own transforms make the views: do it in them."
+            raise ValueError(problem(name, "left out beside `weak` and `strong`", value, remedy))
 
     def views(self, parts: Parts) -> Views:
         """Return what makes the views, with the colours of the unlabelled images where none were given.
