@@ -27,10 +27,16 @@ METRIC = "milliseconds"  # per step; of a history alone, per selection
 
 
 class Clocked(SampleAdaptiveAugmentation):
-    """SampleAdaptiveAugmentation that notes the seconds that its own work takes."""
+    """SampleAdaptiveAugmentation that starts with a history, and notes the seconds that its own work takes."""
 
     device = "cpu"
     seconds = 0.0
+    known: dict[str, Any] | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if self.history is not None and self.known is not None:
+            self.history.load_state_dict(self.known)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         began = h.spent(self.device)
@@ -70,7 +76,7 @@ class Watch(Callback):
 class Unheeding(SAADataModule):
     """A SAADataModule that regroups nothing, whatever is flagged."""
 
-    def use_flags(self, flags: Tensor) -> None:
+    def use_flags(self, flags: Tensor | None) -> None:
         """Ignore the flags."""
 
 
@@ -138,7 +144,7 @@ def saa(n: int, seed: int, device: str) -> Clocked:
     history = LossHistory(n, threshold=cut)
     history.record(torch.arange(n), torch.rand(n, generator=generator(seed, 3)))
     history.select()
-    callback.load_state_dict({**callback.state_dict(), "history": history.state_dict()})
+    callback.known = history.state_dict()
     return callback
 
 

@@ -83,10 +83,11 @@ class Flags(Callback):
 class RandomFlags(SampleAdaptiveAugmentation):
     """The control that tells diverse views from adaptive ones: as many flags as SAA sets, on random images."""
 
-    def _select(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super()._select(trainer, pl_module)
-        if self.history is not None and self.curve and self.curve[-1][0] == self.batches:
-            order = torch.randperm(self.history.n, generator=generator(self.seed, self.batches))
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        selections = len(self.curve)
+        super().on_train_epoch_end(trainer, pl_module)
+        if self.history is not None and len(self.curve) > selections:
+            order = torch.randperm(self.history.n, generator=generator(self.seed, selections))
             self.history.flags.copy_(self.history.flags[order])
 
 

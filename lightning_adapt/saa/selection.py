@@ -67,8 +67,8 @@ class Selection:
         history = self.history
         return (
             f"SampleAdaptiveAugmentation has selected nothing in this run: {history.coverage:.0%} of the {history.n} "
-            f"unlabelled samples have a loss (min_coverage={history.min_coverage}), or all losses are equal. Train "
-            "longer, lower `min_coverage`, or check `n_unlabeled`."
+            f"unlabelled samples have a loss (min_coverage={history.min_coverage}), or all losses are equal, or no "
+            "selection was due. Train longer, lower `min_coverage` or `update_every`, or check `n_unlabeled`."
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -80,19 +80,17 @@ class _Pictures(torch.utils.data.Dataset):
         return Image.fromarray(pixels.numpy()), row % 10
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "resnet"])
-def test_the_recipe_trains_two_steps_on_made_up_pictures(name, monkeypatch, tmp_path):
+def _shortened(name, folder, monkeypatch):
+    """Return the file that makes a recipe short enough to run here."""
     for dataset in ("CIFAR10", "CIFAR100", "STL10"):
         monkeypatch.setattr(torchvision.datasets, dataset, _Pictures)
     small = {
         "trainer": {
             "max_epochs": 1,
             "accelerator": "cpu",
-            "logger": False,
             "check_val_every_n_epoch": 1,
             "enable_progress_bar": False,
             "enable_model_summary": False,
-            "default_root_dir": str(tmp_path),
             "callbacks+": [{"class_path": f"found_{name}.Found"}],
         },
         "model": {"init_args": {"n_classes": 10, **({} if name == "resnet" else {"backbone": "cnn"})}},
@@ -107,15 +105,28 @@ def test_the_recipe_trains_two_steps_on_made_up_pictures(name, monkeypatch, tmp_
             }
         },
     }
-    (tmp_path / f"found_{name}.py").write_text(FOUND)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(small))
-    assert cli.main(["fit", "--config", str(SAA / f"{name}.yaml"), "--config", str(tmp_path / "small.yaml")]) == 0
+    (folder / f"found_{name}.py").write_text(FOUND)
+    monkeypatch.syspath_prepend(str(folder))
+    (folder / "small.yaml").write_text(yaml.safe_dump(small))
+    return str(folder / "small.yaml")
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "resnet"])
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty:UserWarning")
+@pytest.mark.filterwarnings("ignore:The number of training batches .* is smaller than the logging interval:UserWarning")
+def test_the_recipe_trains_on_made_up_pictures_and_its_second_command_goes_on(name, monkeypatch, tmp_path):
+    command = ["fit", "--config", str(SAA / f"{name}.yaml"), "--config", _shortened(name, tmp_path, monkeypatch)]
+    assert cli.main(command) == 0
     found = yaml.safe_load((tmp_path / "found.yaml").read_text())
-    assert found["steps"] == 2
+    assert (found["started_at"], found["steps"]) == (0, 2)
     assert found["backbone"] == ("ResNet" if name == "resnet" else "SmallCNN")
     assert math.isfinite(found["loss"])
     assert found["unlabeled"] == (60 if name == "resnet" else 30)
+    again = (SAA / f"{name}.yaml").read_text().split("--ckpt_path ")[1].split()[0]
+    assert cli.main([*command, "--trainer.max_epochs", "2", "--ckpt_path", again]) == 0
+    found = yaml.safe_load((tmp_path / "found.yaml").read_text())
+    assert (found["started_at"], found["steps"]) == (2, 4)
+    assert found["batches"] == 4, "the callback goes on, too"
 
 
 FOUND = """
@@ -126,9 +137,15 @@ from lightning.pytorch import Callback
 
 
 class Found(Callback):
+    def on_train_start(self, trainer, pl_module):
+        self.started_at = trainer.global_step
+
     def on_train_end(self, trainer, pl_module):
+        (saa,) = [one for one in trainer.callbacks if type(one).__name__ == "SampleAdaptiveAugmentation"]
         found = {
+            "started_at": self.started_at,
             "steps": trainer.global_step,
+            "batches": saa.selection.batches,
             "backbone": type(pl_module.backbone).__name__,
             "loss": float(trainer.callback_metrics["train_loss"]),
             "unlabeled": trainer.datamodule.n_unlabeled,

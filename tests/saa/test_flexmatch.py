@@ -177,13 +177,39 @@ def test_a_new_fit_without_checkpoint_starts_anew(tmp_path):
     assert module.learning.n_rows == N_UNLABELED + 5
 
 
+class Asleep(FlexMatchModule):
+    """Learns nothing, and its averages are off: what it knows can only have come from before."""
+
+    def training_step(self, batch, batch_idx):
+        return None
+
+
+@pytest.mark.filterwarnings("ignore:`training_step` returned `None`:UserWarning")
+def test_a_further_fit_of_the_same_trainer_goes_on(tmp_path):
+    training = fit(tmp_path, module := FlexMatchModule(small_net(), n_classes=N_CLASSES, threshold=0.4, ema_decay=None))
+    labels, counts = module.learning.labels.clone(), module.learning.counts.clone()
+    assert (labels >= 0).any()
+    module.__class__ = Asleep
+    training.fit_loop.max_epochs = 3
+    training.fit(module, datamodule=Batches())
+    assert training.current_epoch == 3
+    assert torch.equal(module.learning.labels, labels)
+    assert torch.equal(module.learning.counts, counts)
+    data = Batches()
+    data.n_unlabeled = N_UNLABELED + 5
+    with pytest.raises(ValueError, match=f"`n_unlabeled` must be {N_UNLABELED}, as in the run so far"):
+        training.fit(module, datamodule=data)
+    fit(tmp_path, module, Batches(), max_epochs=1)  # a new Trainer begins anew
+    assert (module.learning.labels == -1).all()
+
+
 def test_a_checkpoint_of_other_rows_is_refused(tmp_path):
     _, path = saved(tmp_path)
     module = FlexMatchModule(small_net(), n_classes=N_CLASSES, n_unlabeled=N_UNLABELED + 1)
     with pytest.raises(ValueError, match=f"`n_unlabeled` must be {N_UNLABELED}, as .*, but got {N_UNLABELED + 1}"):
         fit(tmp_path, module, max_epochs=4, ckpt_path=path)
     state = torch.load(path, weights_only=True)["lightning_adapt_class_learning"]
-    with pytest.raises(ValueError, match="`n_classes` must be 3, as in the checkpoint, but got 4"):
+    with pytest.raises(ValueError, match="`n_classes` must be 3, as in the run so far, but got 4"):
         ClassLearning(N_UNLABELED, n_classes=4).load_state_dict(state)
     with pytest.raises(ValueError, match="version 2"):
         ClassLearning(N_UNLABELED, n_classes=3).load_state_dict({**state, "version": 2})
@@ -289,5 +315,6 @@ def test_a_larger_batch_than_the_first_is_refused_in_processes(tmp_path):
         rows, labels = gathered(module, index[part], label[part])
         assert rows.shape == labels.shape == (6,)
     assert labels.tolist() == [0, -1, -1] * 2
+    assert rows.tolist() == [0, 1, 0] * 2
     with pytest.raises(MisconfigurationException, match="at most 3 rows, the most of the first step, but got '4 rows'"):
         gathered(module, torch.arange(4), torch.zeros(4, dtype=torch.int64))

@@ -15,12 +15,10 @@ from lightning_adapt._shared.hashing import derive_key, uniform
 from lightning_adapt.saa.augment.geometry import flip_crop, to_device
 from lightning_adapt.saa.augment.inputs import check_draws, check_images, check_per_image
 from lightning_adapt.saa.augment.rand_augment import BatchRandAugment
-from lightning_adapt.saa.functional import regroup
+from lightning_adapt.saa.functional import check_pieces, regroup
+from lightning_adapt.saa.streams import ORIENTATION, STRONG, STRONG_AGAIN, STRONG_GEOMETRY
 
 __all__ = ["Views"]
-
-# streams of random numbers; weak views bring theirs (0 labelled, 1 unlabelled)
-STRONG, STRONG_AGAIN, STRONG_GEOMETRY, ORIENTATION = 2, 3, 4, 5
 
 
 class Views(nn.Module):
@@ -68,9 +66,7 @@ class Views(nn.Module):
         self.augment = BatchRandAugment(n_ops, cutout=cutout, seed=seed)
         self.flip = check_flag("flip", flip, "Pass False for digits and the like, whose mirror image is another class.")
         self.padding = _check_padding(padding)
-        if pieces not in (2, 4):
-            raise ValueError(problem("pieces", "2 or 4", pieces, "Pass 2, as the authors do."))
-        self.pieces = pieces
+        self.pieces = check_pieces(pieces)
         self.seed = check_integer("seed", seed, "Pass any whole number that is not negative.", maximum=2**63 - 1)
         means, stds = _check_statistics(mean, std)
         self.channels = len(means)

@@ -110,7 +110,7 @@ class ClassLearning:
             ("n_classes", self.n_classes, state["n_classes"]),
         ):
             if ours != saved:
-                remedy = "Resume with the data of the first run, or start a new run."
-                raise ValueError(problem(argument, f"{saved}, as in the checkpoint", ours, remedy))
+                remedy = "Go on with the data that the run began with, or start a new run."
+                raise ValueError(problem(argument, f"{saved}, as in the run so far", ours, remedy))
         self._labels[:-1] = labels.to(self._labels.device)
         self.counts = torch.bincount(self.labels + 1, minlength=self.n_classes + 1)

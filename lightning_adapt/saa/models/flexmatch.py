@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
@@ -30,7 +31,8 @@ class FlexMatchModule(FixMatchModule):
 
     In a step the mask comes first, then the confident pseudo-labels are noted (USB's order). All ranks note those of
     all ranks, so that their thresholds are the same as one process's; the authors' code has thresholds per rank. What
-    was noted is saved in checkpoints; a `fit` without one starts anew. Also logs `train_threshold`, the mean of the
+    was noted is saved in checkpoints. It begins anew with a new Trainer that resumes none; a further `fit` of the same
+    Trainer goes on. Also logs `train_threshold`, the mean of the
     thresholds. Everything else is as in `FixMatchModule`.
 
     Args:
@@ -49,10 +51,10 @@ class FlexMatchModule(FixMatchModule):
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is out of range; when a run resumes, if the checkpoint is of another number of rows
-            or classes.
-        MisconfigurationException: As in `FixMatchModule`; and if the number of rows is not known when `fit` starts,
-            or a batch has a row beyond it.
+        ValueError: If an argument is out of range; when a run resumes or goes on, if it began with another number of
+            rows or classes.
+        MisconfigurationException: As in `FixMatchModule`; and if the number of rows is not known when `fit` starts.
+            On the CPU, also if a batch has a row beyond it; on a GPU that is a device-side assert of PyTorch's.
     """
 
     def __init__(
@@ -101,16 +103,22 @@ class FlexMatchModule(FixMatchModule):
         if rows is None:
             allowed = "given where the DataModule has no `n_unlabeled`"
             raise MisconfigurationException(problem("n_unlabeled", allowed, None, _ROWS))
+        known = self._known()
         self.learning = ClassLearning(rows, n_classes=self.n_classes, warm=self.warm, device=self.device)
-        if self.trainer.ckpt_path is not None:
-            self._go_on(self.learning)
+        if known is not None:
+            self.learning.load_state_dict(known)
         self._restored, self._gathered_rows = None, None
 
-    def _go_on(self, learning: ClassLearning) -> None:
-        if self._restored is None:
-            rank_zero_warn("The checkpoint was not written by FlexMatchModule: all its thresholds start at 0 again.")
-        else:
-            learning.load_state_dict(self._restored)
+    def _known(self) -> dict[str, Any] | None:
+        """Return what this run begins with: what the checkpoint or an earlier `fit` of the same Trainer left."""
+        if self.trainer.ckpt_path is not None:
+            if self._restored is None:
+                found = "The checkpoint was not written by FlexMatchModule: all its thresholds start at 0 again."
+                rank_zero_warn(found)
+            return self._restored
+        if self.trainer.current_epoch == 0 or self.learning is None:
+            return None
+        return self.learning.state_dict()
 
     @override
     def pass_mask(self, confidence: Tensor, label: Tensor, index: Tensor) -> Tensor:
@@ -152,9 +160,9 @@ class FlexMatchModule(FixMatchModule):
             remedy = "Make batches of one size; only the last one may be smaller."
             allowed = f"at most {self._gathered_rows} rows, the most of the first step"
             raise MisconfigurationException(problem("batch['unlabeled']", allowed, f"{len(index)} rows", remedy))
-        pairs = torch.stack([index, label], 1)
-        padding = torch.tensor([[0, -1]], device=index.device).expand(missing, 2)
-        gathered = self._gather(torch.cat([pairs, padding])).reshape(-1, 2)
+        if missing > 0:  # filled up on the device, with row 0 without a label, which changes nothing
+            index, label = F.pad(index, (0, missing), value=0), F.pad(label, (0, missing), value=-1)
+        gathered = self._gather(torch.stack([index, label], 1)).reshape(-1, 2)
         return gathered[:, 0], gathered[:, 1]
 
     def _gather(self, values: Tensor) -> Tensor:
