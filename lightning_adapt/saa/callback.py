@@ -183,11 +183,6 @@ class SampleAdaptiveAugmentation(InStep, Callback):
         self._warm_batches = warm_batches(trainer, self.warmup)
 
     @override
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # a checkpoint of the validation at the end of an epoch was saved before that epoch's selection
-        self._end_epoch(trainer, trainer.current_epoch)
-
-    @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._in_step, self._composed = self.enabled, (trainer.global_rank, 0)
 
