@@ -203,19 +203,13 @@ class SampleAdaptiveAugmentation(InStep, Callback):
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end_epoch(trainer, trainer.current_epoch + 1)
+        if self.enabled and self.update_every == "epoch":
+            self._select(trainer)
         if self.enabled and self.selection is not None and self.curve:
             _, cut, share = self.curve[-1]
             coverage = self.selection.history.coverage
             values = {"saa/naive_share": share, "saa/threshold": cut, "saa/coverage": coverage}
             pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
-
-    def _end_epoch(self, trainer: Trainer, epochs: int) -> None:
-        if not self.enabled or self.selection is None or self.selection.epochs >= epochs:
-            return
-        self.selection.epochs = epochs
-        if self.update_every == "epoch":
-            self._select(trainer)
 
     def _flush(self, trainer: Trainer) -> None:
         if self.selection is None:

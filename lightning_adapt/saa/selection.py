@@ -15,21 +15,19 @@ STATE_VERSION = 1
 
 
 class Selection:
-    """The history of a run, the batches and epochs it has seen, and its selections.
+    """The history of a run, the batches it has seen, and its selections.
 
     Args:
         history: Losses and flags of the unlabelled samples.
 
     Attributes:
         batches: Training batches so far.
-        epochs: After how many epochs a selection was due, and is done.
         curve: Of each selection: batches, cut in nats, share of naive samples.
     """
 
     def __init__(self, history: LossHistory) -> None:
         self.history = history
         self.batches = 0
-        self.epochs = 0
         self.curve: list[list[float]] = []
         self._on_device: Tensor | None = None  # the flags, as last asked for on another device
 
@@ -73,7 +71,7 @@ class Selection:
 
     def state_dict(self) -> dict[str, Any]:
         """Return a plain state with a version."""
-        numbers = {"batches": self.batches, "selected_epochs": self.epochs, "curve": [list(one) for one in self.curve]}
+        numbers = {"batches": self.batches, "curve": [list(one) for one in self.curve]}
         return with_version({"history": self.history.state_dict(), **numbers}, STATE_VERSION)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -87,5 +85,5 @@ class Selection:
         """
         read_version(state, STATE_VERSION, "SampleAdaptiveAugmentation")
         self.history.load_state_dict(state["history"])
-        self.batches, self.epochs = state["batches"], state["selected_epochs"]
-        self.curve, self._on_device = [list(one) for one in state["curve"]], None
+        self.batches, self.curve = state["batches"], [list(one) for one in state["curve"]]
+        self._on_device = None
