@@ -19,7 +19,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import _harness as h
-from _saa_training import FIXMATCH, FLEXMATCH, FLEXMATCH_SAA, MODULE, ROWS, SAA, SETTINGS, SUPERVISED, run, sizes_of
+from _saa_training import (
+    ALWAYS,
+    FIXMATCH,
+    FLEXMATCH,
+    FLEXMATCH_SAA,
+    MODULE,
+    RANDOM,
+    ROWS,
+    SAA,
+    SETTINGS,
+    SUPERVISED,
+    run,
+    sizes_of,
+)
 
 # points of test accuracy
 THRESHOLDS: dict[str, dict[str, float]] = {
@@ -72,7 +85,7 @@ def draw(study: h.Study) -> Any:
     for place, row in enumerate(rows):
         gains = study.differences(row, baseline_of(row))
         mean, (low, high) = statistics.fmean(gains), h.interval(gains)
-        style = {"color": "C0" if row.startswith((SAA, FLEXMATCH)) else "C7", "fmt": "o", "capsize": 3}
+        style = {"color": "C7" if row in (SUPERVISED, ALWAYS, RANDOM) else "C0", "fmt": "o", "capsize": 3}
         axes.errorbar(mean, place, xerr=[[mean - low], [high - mean]], **style)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(rows)), [f"{row} (to {FLEXMATCH})" if row == FLEXMATCH_SAA else row for row in rows])
