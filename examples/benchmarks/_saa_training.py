@@ -25,6 +25,7 @@ MODULE: dict[str, Any] = {"backbone": "cnn", "n_classes": 10, "channels": 1, "em
 
 SUPERVISED, FIXMATCH, SAA = "supervised only", "FixMatch", "FixMatch + SAA"
 FLEXMATCH, FLEXMATCH_SAA = "FlexMatch", "FlexMatch + SAA"
+FOUR_PIECES = f"{SAA}, 4 pieces"
 CAREFUL = f"{SAA}, otsu-log, confident only"
 ALWAYS, RANDOM = "FixMatch, every view regrouped", f"{SAA}'s flags, shuffled"
 
@@ -98,12 +99,15 @@ def images(split: str) -> TensorDataset:
     return TensorDataset(pixels.mul(255).round().to(torch.uint8), labels)
 
 
-def data_of(setting: Setting, seed: int) -> tuple[SAADataModule, tuple[Tensor, Tensor]]:
-    """Return the data of a seed: another unlabelled set, labelled set and order for each; and what to evaluate on."""
+def data_of(setting: Setting, seed: int, **options: Any) -> tuple[SAADataModule, tuple[Tensor, Tensor]]:
+    """Return the data of a seed: another unlabelled set, labelled set and order for each; and what to evaluate on.
+
+    Options are arguments of `SAADataModule`.
+    """
     order = torch.randperm(60_000, generator=generator(seed, 1))
     unlabeled = Subset(images("train"), order[: setting.n_unlabeled].tolist())
     made = SAADataModule(
-        unlabeled, n_labels=setting.n_labels, batch_size=BATCH, mu=MU, steps_per_epoch=EPOCH, seed=seed
+        unlabeled, n_labels=setting.n_labels, batch_size=BATCH, mu=MU, steps_per_epoch=EPOCH, seed=seed, **options
     )
     made.setup()
     pixels, labels = images("test").tensors
@@ -128,6 +132,7 @@ ROWS: dict[str, Row] = {
     f"{SAA}, confident only": saa(require_confident=True),
     CAREFUL: saa(threshold="otsu-log", require_confident=True),
     f"{SAA}, quantile 0.5": saa(threshold="quantile:0.5"),
+    FOUR_PIECES: saa(),
     f"{SAA}, every 25 steps": saa(update_every=25),
     RANDOM: lambda seed: (FixMatchModule, [RandomFlags(seed=seed)]),
     ALWAYS: lambda seed: (FixMatchModule, [Flags(1.0, seed)]),
@@ -148,7 +153,7 @@ def sizes_of(name: str, options: h.Options) -> tuple[Setting, tuple[str, ...]]:
 
 def run(row: str, seed: int, setting: Setting, **module_options: Any) -> h.Run:
     """Train one row; all rows of a seed start from the same weights and see the same images in the same order."""
-    made, (pixels, labels) = data_of(setting, seed)
+    made, (pixels, labels) = data_of(setting, seed, pieces=4 if row == FOUR_PIECES else 2)
     kind, callbacks = ROWS[row](seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
