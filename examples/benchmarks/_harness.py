@@ -295,6 +295,23 @@ def spent(device: str) -> float:
     return now(device)
 
 
+class ClockedHooks:
+    """Mix-in before a callback: notes the seconds that its hooks take after each batch and each epoch."""
+
+    device = "cpu"
+    seconds = 0.0
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        began = spent(self.device)
+        super().on_train_batch_end(*arguments)  # type: ignore[misc]
+        self.seconds += spent(self.device) - began
+
+    def on_train_epoch_end(self, *arguments: Any) -> None:
+        began = spent(self.device)
+        super().on_train_epoch_end(*arguments)  # type: ignore[misc]
+        self.seconds += spent(self.device) - began
+
+
 @contextmanager
 def bench_settings(threads: int) -> Iterator[None]:
     """Set torch's threads and silence what Lightning says at every one of many short runs; put both back."""

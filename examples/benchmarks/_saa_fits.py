@@ -26,32 +26,15 @@ TURNS = "SAA in every second step"
 METRIC = "milliseconds"  # per step; of a history alone, per selection
 
 
-class Clocked(SampleAdaptiveAugmentation):
+class Clocked(h.ClockedHooks, SampleAdaptiveAugmentation):
     """SampleAdaptiveAugmentation that starts with a history, and notes the seconds that its own work takes."""
 
-    device = "cpu"
-    seconds = 0.0
     known: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if self.history is not None and self.known is not None:
             self.history.load_state_dict(self.known)
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        began = h.spent(self.device)
-        super().on_train_epoch_start(trainer, pl_module)
-        self.seconds += h.spent(self.device) - began
-
-    def on_train_batch_end(self, *arguments: Any) -> None:
-        began = h.spent(self.device)
-        super().on_train_batch_end(*arguments)
-        self.seconds += h.spent(self.device) - began
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        began = h.spent(self.device)
-        super().on_train_epoch_end(trainer, pl_module)
-        self.seconds += h.spent(self.device) - began
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         began = h.spent(self.device)

@@ -42,27 +42,14 @@ NOISES = (0.0, 0.2)
 GUIDED, INFOBATCH = "RS2 loss-guided", "InfoBatch, equal steps"
 
 
-class Clocked(RS2Callback):
+class Clocked(h.ClockedHooks, RS2Callback):
     """RS2Callback that notes the seconds that it takes, the planning of its rounds included."""
-
-    device = "cpu"
-    seconds = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         began = h.spent(self.device)
         super().on_train_epoch_start(trainer, pl_module)
         if self.sampler is not None:
             self.sampler.draw(trainer.current_epoch, torch.zeros(1, dtype=torch.int64))  # plans the round; it is kept
-        self.seconds += h.spent(self.device) - began
-
-    def on_train_batch_end(self, *arguments: Any) -> None:
-        began = h.spent(self.device)
-        super().on_train_batch_end(*arguments)
-        self.seconds += h.spent(self.device) - began
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        began = h.spent(self.device)
-        super().on_train_epoch_end(trainer, pl_module)
         self.seconds += h.spent(self.device) - began
 
 

@@ -1,4 +1,4 @@
-"""The batch form of our samplers: index lists for loaders that Lightning leaves alone under DDP."""
+"""Data read a batch at a time: index lists for loaders that Lightning leaves alone under DDP, and what joins them."""
 
 from __future__ import annotations
 
@@ -96,3 +96,8 @@ class ListIndexed(Dataset[Any]):
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+
+def as_is(batch: Any) -> Any:
+    """Return a batch unchanged: the `collate_fn` of data that comes in batches."""
+    return batch

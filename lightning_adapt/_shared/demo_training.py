@@ -40,11 +40,6 @@ class CountedRows(Dataset[Any]):
         return self.images[rows], self.labels[rows]
 
 
-def as_is(batch: Any) -> Any:
-    """Return a batch unchanged: the `collate_fn` of data that comes in batches."""
-    return batch
-
-
 @dataclass
 class TrainingRun:
     """What one training gave.

@@ -14,9 +14,10 @@ from lightning.pytorch import Callback
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from lightning_adapt._shared.batch_sampler import as_is
 from lightning_adapt._shared.datasets import digits, fashion_mnist, find_fashion_mnist
 from lightning_adapt._shared.demo_parts import ImageClassifier
-from lightning_adapt._shared.demo_training import CountedRows, Stopwatch, TrainingRun, as_is, one_thread, quiet_trainer
+from lightning_adapt._shared.demo_training import CountedRows, Stopwatch, TrainingRun, one_thread, quiet_trainer
 from lightning_adapt._shared.imports import require
 from lightning_adapt._shared.report import Cell, Column, Kind, Picture, Row, Section
 from lightning_adapt.rs2.callback import RS2Callback

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
 from lightning_adapt._shared import compat
+from lightning_adapt._shared.batch_sampler import as_is
 from lightning_adapt._shared.checks import check_choice, check_integer, check_share, problem
 from lightning_adapt._shared.optional_hooks import OptionalHooks
 from lightning_adapt._shared.resumable_loader import ResumableLoader
@@ -227,7 +228,7 @@ class PrequentialDataModule(OptionalHooks, LightningDataModule):
         return {
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
-            "collate_fn": _as_is,
+            "collate_fn": as_is,
         }
 
     # -- resume ---------------------------------------------------------------------------------------------------
@@ -261,10 +262,6 @@ class _Rows(Dataset[Any]):
     def __getitems__(self, rows: list[int]) -> dict[str, Tensor]:
         chosen = torch.as_tensor(rows, dtype=torch.int64)
         return {name: column[chosen] for name, column in self.columns.items()}
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
 
 
 def _check_names(argument: str, names: Any) -> tuple[str, ...] | None:

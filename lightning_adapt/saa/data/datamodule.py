@@ -15,13 +15,14 @@ from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
 from lightning_adapt._shared import compat
+from lightning_adapt._shared.batch_sampler import as_is
 from lightning_adapt._shared.checks import check_flag, check_integer, problem
 from lightning_adapt._shared.optional_hooks import OptionalHooks
 from lightning_adapt._shared.resumable_loader import ResumableLoader
 from lightning_adapt._shared.sampling import check_fingerprint
 from lightning_adapt._shared.state import read_version, with_version
 from lightning_adapt.saa.augment.views import Views
-from lightning_adapt.saa.data.rows import RawRows, ViewedRows, as_is, evaluation_rows
+from lightning_adapt.saa.data.rows import RawRows, ViewedRows, evaluation_rows
 from lightning_adapt.saa.data.sampler import EndlessSampler
 from lightning_adapt.saa.data.sources import Parts, read_parts
 from lightning_adapt.saa.data.view_batches import example_views, is_ours, make_views, take_plan
@@ -244,9 +245,8 @@ class SAADataModule(OptionalHooks, LightningDataModule):
         stream = LABELED_ORDER if part == "labeled" else UNLABELED_ORDER
         drawing: dict[str, Any] = {"replacement": self.replacement, "stream": stream, "seed": self.seed}
         sampler = EndlessSampler(rows, self.steps_per_epoch * batch_size, **drawing)
-        position = None if self.trainer is None else self._position
-        options = self._loader_options(num_workers)
-        return ResumableLoader(rows, sampler=sampler, position=position, batch_size=batch_size, **options)
+        options = {**self._loader_options(num_workers), "position": None if self.trainer is None else self._position}
+        return ResumableLoader(rows, sampler=sampler, batch_size=batch_size, **options)
 
     def _position(self) -> tuple[int, int]:
         return compat.position_in_run(self.trainer)
@@ -285,10 +285,10 @@ class SAADataModule(OptionalHooks, LightningDataModule):
     @override
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         # views are made here and not in `on_after_batch_transfer`, so that a module may have that hook to itself
-        epoch = 0 if self.trainer is None else self.trainer.current_epoch
-        ours = is_ours(batch)
-        plan = take_plan(batch, self._flags, epoch)  # on the host, so that nothing has to wait for the device
-        module = None if self.trainer is None else self.trainer.lightning_module
+        trainer, ours = self.trainer, is_ours(batch)
+        epoch = 0 if trainer is None else trainer.current_epoch
+        plan = take_plan(batch, self._flags, epoch) if ours else None  # on the host: nothing waits for the device
+        module = None if trainer is None else trainer.lightning_module
         if module is not None and is_overridden("transfer_batch_to_device", module):
             moved = module.transfer_batch_to_device(batch, device, dataloader_idx)
         else:
@@ -296,7 +296,7 @@ class SAADataModule(OptionalHooks, LightningDataModule):
         if self.transforms is not None or not ours:
             return moved
         made = make_views(moved, plan, self.views.to(device))
-        return made if self.trainer is None else self.trainer.precision_plugin.convert_input(made)
+        return made if trainer is None else trainer.precision_plugin.convert_input(made)
 
     # -- resume ---------------------------------------------------------------------------------------------------
     def _fingerprint(self) -> dict[str, Any]:

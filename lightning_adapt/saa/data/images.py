@@ -33,7 +33,8 @@ class ImageSource:
         self.dataset = dataset
         self.name = name
         self.in_memory = in_memory
-        self._tensors: tuple[Tensor, Tensor] | None = None  # all images and labels
+        self._looked = False
+        self._tensors: tuple[Tensor, Tensor] | None = None  # all images and labels, where they are in memory
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -70,7 +71,8 @@ class ImageSource:
         self._whole()
 
     def _whole(self) -> tuple[Tensor, Tensor] | None:
-        if self._tensors is None:
+        if not self._looked:  # once: to look costs a pass over a Subset's indices
+            self._looked = True
             if self.in_memory:
                 samples = [self.dataset[row] for row in range(len(self))]
                 images = self._stacked([image_of(sample) for sample in samples])

@@ -18,7 +18,7 @@ from lightning_adapt.saa.data.images import ImageSource, image_of, label_of
 from lightning_adapt.saa.functional import regroup
 from lightning_adapt.saa.streams import ORIENTATION, STRONG, STRONG_AGAIN, WEAK, WEAK_LABELED
 
-__all__ = ["RawRows", "Transforms", "ViewedRows", "as_is", "evaluation_rows"]
+__all__ = ["RawRows", "Transforms", "ViewedRows", "evaluation_rows"]
 
 Transform = Callable[[Any], Tensor]
 
@@ -164,14 +164,10 @@ def evaluation_rows(dataset: Any, name: str, transforms: Transforms | None, *, i
     return RawRows(source)
 
 
-def as_is(batch: Any) -> Any:
-    """Return a batch unchanged: the `collate_fn` of data that comes in batches."""
-    return batch
-
-
 def source_rows(rows: Sequence[int], chosen: Tensor | None) -> list[int]:
     """Return the rows of the user's data set behind rows of a part of it."""
-    return [int(row) if chosen is None else int(chosen[row]) for row in rows]
+    numbers = [int(row) for row in rows]
+    return numbers if chosen is None else chosen[numbers].tolist()
 
 
 def _places(rows: Sequence[int]) -> dict[str, Tensor]:

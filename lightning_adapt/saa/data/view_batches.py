@@ -29,19 +29,24 @@ class Plan(NamedTuple):
     regrouped: Tensor
 
 
+def is_ours(batch: Any) -> bool:
+    """Say whether a batch, or each part of it, is one of `RawRows` or `ViewedRows`: a subclass may have own loaders."""
+    parts = [batch.get(name) for name in ("labeled", "unlabeled")] if isinstance(batch, dict) else [None]
+    trains = all(isinstance(part, dict) and "draw" in part for part in parts)
+    return trains or (isinstance(batch, dict) and "draw" in batch)
+
+
 def take_plan(batch: Any, flags: Tensor | None, epoch: int) -> Plan | None:
     """Take the places of the images out of a batch that is still on the host, and note in it what gets regrouped.
 
     Args:
-        batch: A batch of `RawRows` or `ViewedRows`, or a dict with one of each part.
+        batch: A batch that `is_ours`.
         flags: Naive samples, shape (N,), dtype bool, on the CPU; None for none.
         epoch: For rows that came without a place (drawn by another sampler): they get one per epoch.
 
     Returns:
-        The plan of a training batch; None for an evaluation batch, or one that is not ours.
+        The plan of a training batch; None for an evaluation batch.
     """
-    if not is_ours(batch):
-        return None
     if "unlabeled" not in batch:
         batch.pop("draw")
         return None
@@ -50,13 +55,6 @@ def take_plan(batch: Any, flags: Tensor | None, epoch: int) -> Plan | None:
         index = unlabeled["index"]
         unlabeled["regrouped"] = torch.zeros(len(index), dtype=torch.bool) if flags is None else flags[index]
     return Plan(_places(labeled, epoch), _places(unlabeled, epoch), unlabeled["regrouped"])
-
-
-def is_ours(batch: Any) -> bool:
-    """Say whether a batch comes from `RawRows` or `ViewedRows`: a subclass may have loaders of its own."""
-    parts = [batch.get(name) for name in ("labeled", "unlabeled")] if isinstance(batch, dict) else [None]
-    trains = all(isinstance(part, dict) and "draw" in part for part in parts)
-    return trains or (isinstance(batch, dict) and "draw" in batch)
 
 
 def _places(part: dict[str, Tensor], epoch: int) -> Tensor:
