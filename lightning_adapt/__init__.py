@@ -8,6 +8,23 @@ from typing import TYPE_CHECKING
 from lightning_adapt._shared.lazy import attach
 
 if TYPE_CHECKING:  # for type checkers and editors; at run time the names are imported at first use
+    from lightning_adapt.divconq.callback import DiversitySelectionCallback as DiversitySelectionCallback
+    from lightning_adapt.divconq.embed.embedders import PrecomputedEmbedder as PrecomputedEmbedder
+    from lightning_adapt.divconq.embed.tfidf import TfidfEmbedder as TfidfEmbedder
+    from lightning_adapt.divconq.embed.transformer import TransformerEmbedder as TransformerEmbedder
+    from lightning_adapt.divconq.models.instruction_data import InstructionDataModule as InstructionDataModule
+    from lightning_adapt.divconq.models.instruction_module import InstructionTuningModule as InstructionTuningModule
+    from lightning_adapt.divconq.models.tiny import tiny_language_model as tiny_language_model
+    from lightning_adapt.divconq.offline.file_selection import select_file as select_file
+    from lightning_adapt.divconq.scoring.digits import DigitTokenQuality as DigitTokenQuality
+    from lightning_adapt.divconq.scoring.judges import JudgeScorer as JudgeScorer
+    from lightning_adapt.divconq.scoring.judges import RewardScorer as RewardScorer
+    from lightning_adapt.divconq.scoring.likelihood import PerplexityScorer as PerplexityScorer
+    from lightning_adapt.divconq.scoring.quality import RewardQuality as RewardQuality
+    from lightning_adapt.divconq.scoring.scorers import EmbeddingRelevanceScorer as EmbeddingRelevanceScorer
+    from lightning_adapt.divconq.selection import select_rows as select_rows
+    from lightning_adapt.divconq.text.planted import planted_instructions as planted_instructions
+    from lightning_adapt.divconq.training.round_files import read_round as read_round
     from lightning_adapt.reloop2.adaptive import AdaptiveErrorMemory as AdaptiveErrorMemory
     from lightning_adapt.reloop2.callback import ErrorMemoryCallback as ErrorMemoryCallback
     from lightning_adapt.reloop2.data.datamodule import PrequentialDataModule as PrequentialDataModule
@@ -31,7 +48,12 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time the names are im
 
 __version__ = "0.1.0"
 
-METHODS: tuple[str, ...] = ("rs2", "reloop2", "saa")  # one folder each; a new method is a folder and an entry here
+METHODS: tuple[str, ...] = (
+    "rs2",
+    "reloop2",
+    "saa",
+    "divconq",
+)  # one folder each; a new method is a folder and an entry here
 
 _EXPORTS = {
     name: f"lightning_adapt.{method}.{where}"

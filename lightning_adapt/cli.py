@@ -1,4 +1,4 @@
-"""The command `lightning-adapt`: runs of the Trainer, the demo, the overlays and a check of the installation."""
+"""The command `lightning-adapt`: runs of the Trainer, the demo, a selection of data, overlays, the installation."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import lightning_adapt
 from lightning_adapt._shared.imports import require
 from lightning_adapt._shared.lazy import attach
+from lightning_adapt.divconq.offline import command as select
 
 if TYPE_CHECKING:
     from lightning_adapt._cli_lightning import AdaptCLI as AdaptCLI
@@ -25,7 +26,7 @@ RUNS = {
     "test": "One pass over the test data (Trainer.test).",
     "predict": "Predictions for the prediction data (Trainer.predict).",
 }
-OWN = ("demo", "overlay", "doctor")
+OWN = ("demo", "select", "overlay", "doctor")
 PROGRAM = "lightning-adapt"
 
 
@@ -62,6 +63,8 @@ def main(args: Sequence[str] | None = None) -> int | None:
 
         report()
         return 0
+    if options.command == "select":
+        return select.run(options, parser.error)
     return _demo(parser, options)
 
 
@@ -86,6 +89,8 @@ def _parser() -> _Parser:
         "--out", metavar="DIR", type=Path, default=Path("lightning_adapt_demo"), help="folder to write to"
     )
     demo.add_argument("--verbose", action="store_true", help="show errors with their traceback")
+    chosen = commands.add_parser("select", help=select.HELP, description=select.HELP, formatter_class=shown)
+    select.add_arguments(chosen)
     text = "Print the YAML that adds a method to your own config."
     overlay = commands.add_parser("overlay", help=text, description=text, formatter_class=shown)
     overlay.add_argument("method", metavar="METHOD", help=f"one of: {', '.join(_overlays())}")

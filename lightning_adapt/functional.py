@@ -1,5 +1,20 @@
 """All pure functions of all methods in one flat place."""
 
+from lightning_adapt.divconq.choosing.choose_k import choose_k, silhouette
+from lightning_adapt.divconq.choosing.duplicates import exact_duplicates, near_duplicates
+from lightning_adapt.divconq.choosing.k_center import farthest_rows
+from lightning_adapt.divconq.functional import (
+    cluster_quotas,
+    draw_rows,
+    drop_light_clusters,
+    gumbel_top_k,
+    quality_log_weights,
+    resolve_budget,
+    reweight_clusters,
+    round_sizes,
+    shrunk_cluster_scores,
+    weight_entropy,
+)
 from lightning_adapt.reloop2.functional import (
     base_prediction,
     compensate,
@@ -35,21 +50,35 @@ from lightning_adapt.saa.functional import (
 __all__ = [
     "base_prediction",
     "bootstrap_rows",
+    "choose_k",
     "class_effect",
+    "cluster_quotas",
     "compensate",
     "consistency_loss",
+    "draw_rows",
+    "drop_light_clusters",
     "error_estimate",
+    "exact_duplicates",
     "expected_coverage",
+    "farthest_rows",
     "fixmatch_loss",
     "flexmatch_thresholds",
+    "gumbel_top_k",
     "loss_weights",
     "most_owed",
     "naive_flags",
+    "near_duplicates",
     "otsu_threshold",
     "permute",
     "pseudo_labels",
+    "quality_log_weights",
     "regroup",
+    "resolve_budget",
+    "reweight_clusters",
     "round_size",
+    "round_sizes",
+    "shrunk_cluster_scores",
+    "silhouette",
     "simhash_codes",
     "simhash_projections",
     "sketch_read",
@@ -57,5 +86,6 @@ __all__ = [
     "softmax_readout",
     "stratified_order",
     "update_history",
+    "weight_entropy",
     "weighted_order",
 ]

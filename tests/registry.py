@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from lightning_adapt import RS2Callback, RS2DataModule, RS2Sampler, TimeToAccuracy, rs2_loader
+from tests.divconq.entries import ENTRIES as DIVCONQ
 from tests.foreign import ForeignData, loader, numbered_rows
 from tests.registry_parts import Entry, Kind, Setup
 from tests.reloop2.entries import ENTRIES as RELOOP2
@@ -32,6 +33,7 @@ def _timed_rs2_callback(workers: int = 0, batch_size: int = 8) -> Setup:
 REGISTRY: dict[str, Entry] = {
     **RELOOP2,
     **SAA,
+    **DIVCONQ,
     "RS2Callback": Entry(
         kind="order",
         build=_rs2_callback,

@@ -230,3 +230,60 @@ def checkpoints_that_miss_validation(trainer: Any) -> list[int]:
         if not getattr(callback, "_save_on_train_epoch_end", False)
     ]
     return [number for number in numbers if number > 1 and number % epochs]
+
+
+def reload_train_loader(trainer: Any) -> None:
+    """Have the Trainer ask for the train loaders anew before the next epoch, and for nothing more than that.
+
+    Only so do `num_training_batches`, `limit_train_batches` and persistent workers follow a data set that changed.
+
+    Args:
+        trainer: The Trainer, in `on_train_start` or `on_train_epoch_end`.
+    """
+    loop = trainer.fit_loop
+    loop.__dict__.setdefault("_lightning_adapt_reload", trainer.reload_dataloaders_every_n_epochs)
+    trainer.reload_dataloaders_every_n_epochs = 1
+    loop._last_train_dl_reload_epoch = float("-inf")  # resumed or fitted again, it may be the epoch that comes
+
+
+def restore_reloading(trainer: Any) -> None:
+    """Give the user's `reload_dataloaders_every_n_epochs` back; harmless when there is nothing to give back.
+
+    Args:
+        trainer: The Trainer; call it when the epoch has started, so that no validation loader is made anew.
+    """
+    loop = trainer.fit_loop.__dict__
+    if "_lightning_adapt_reload" in loop:
+        trainer.reload_dataloaders_every_n_epochs = loop.pop("_lightning_adapt_reload")
+
+
+def epoch_is_complete(trainer: Any) -> bool:
+    """Say whether the epoch that ends has used all of its batches.
+
+    `max_steps`, `max_time` or a callback may end training inside an epoch; `on_train_epoch_end` runs all the same.
+
+    Args:
+        trainer: The Trainer, in `on_train_epoch_end`.
+
+    Returns:
+        False where a resumed run would go on inside this epoch.
+    """
+    return bool(trainer.fit_loop.epoch_loop._num_ready_batches_reached())
+
+
+def begin_after_last_batch(trainer: Any) -> None:
+    """Let a run resumed from a checkpoint of the last batch of an epoch start the next one at its first batch.
+
+    Lightning 2.6.6 tells such a checkpoint by the number of batches, which it compares with those of the next epoch: it
+    would skip as many there, if the next one is longer.
+
+    Args:
+        trainer: The Trainer, in `on_train_start`; nothing happens in any other run.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    if loop.restarted_on_train_batch_end and loop.batch_progress.is_last_batch:
+        loop.batch_progress.increment_completed()
+        for progress in (loop.batch_progress, loop.scheduler_progress, loop.automatic_optimization.optim_progress):
+            progress.reset_on_run()
+        loop.val_loop.batch_progress.total.reset()
+        loop.reset_restart_stage()

@@ -39,6 +39,36 @@ class LoaderParts(NamedTuple):
     batch_size: int
 
 
+class Advice(NamedTuple):
+    """What else a method offers about a loader that does not fit; each follows a remedy in a text, "" for nothing.
+
+    Attributes:
+        iteration: For a loader that iterates in its own way; `{kind}` is its class.
+        batches: For a batch sampler of the user's own.
+        weights: For a weighted sampler.
+        draws: For drawing with replacement, or a number of rows.
+        sampler: For another sampler.
+        length: For a sampled loader beside a longer one.
+    """
+
+    iteration: str = ""
+    batches: str = ""
+    weights: str = ""
+    draws: str = ""
+    sampler: str = ""
+    length: str = ""
+
+
+RS2_ADVICE = Advice(
+    iteration=", or build your {kind} with sampler=RS2Sampler(...)",
+    batches=", or build your batch sampler over a sampler of ours (RS2Sampler)",
+    weights=", or use RS2Sampler(mode='independent', weights=...) in your loader",
+    draws="; RS2 has `ratio` for a share and mode='bootstrap' for replacement",
+    sampler=", or sample over it yourself with one of ours (RS2Sampler) in your loader",
+    length=", or raise the ratio",
+)
+
+
 def rebuild_loader(
     loader: DataLoader[Any], sampler: EpochSampler, *, position: Callable[[], tuple[int, int]] | None = None
 ) -> ResumableLoader:
@@ -76,12 +106,13 @@ def rebuild_loader(
     return ResumableLoader(loader.dataset, sampler=sampler, position=position, **options)
 
 
-def inspect_loader(loader: Any, method: str) -> LoaderParts:
+def inspect_loader(loader: Any, method: str, *, advice: Advice = RS2_ADVICE) -> LoaderParts:
     """Check that a loader can be rebuilt and say what to take over from it.
 
     Args:
         loader: What the user passed or returned.
         method: Who wants to sample, for the error text.
+        advice: What else the method offers.
 
     Returns:
         Source and batch size.
@@ -97,32 +128,32 @@ def inspect_loader(loader: Any, method: str) -> LoaderParts:
         conflict(method, "a loader over a map-style data set", f"an {type(loader.dataset).__name__} stream", remedy)
     own_iteration = type(loader).__iter__ not in (DataLoader.__iter__, ResumableLoader.__iter__)
     if own_iteration and not type(loader).__module__.startswith("torchdata"):
-        remedy = f"build your {type(loader).__name__} with sampler=RS2Sampler(...) instead of the callback"
+        remedy = "use a plain DataLoader" + advice.iteration.format(kind=type(loader).__name__)
         conflict(method, "a loader that iterates as DataLoader does", f"{type(loader).__name__}.__iter__", remedy)
     batch_sampler = loader.batch_sampler
     if batch_sampler is not None and not _is_plain_batch_sampler(batch_sampler):
-        remedy = "pass batch_size and let us batch, or build your batch sampler over an RS2Sampler"
+        remedy = "pass batch_size and let us batch" + advice.batches
         conflict(method, "a loader without a batch_sampler of its own", type(batch_sampler).__name__, remedy)
     sampler = loader.sampler if batch_sampler is None else batch_sampler.sampler
     batch_size = 1 if batch_sampler is None else batch_sampler.batch_size
-    return LoaderParts(_source(sampler, loader.dataset, method), batch_size)
+    return LoaderParts(_source(sampler, loader.dataset, method, advice), batch_size)
 
 
-def _source(sampler: Any, dataset: Any, method: str) -> Any:
+def _source(sampler: Any, dataset: Any, method: str, advice: Advice) -> Any:
     if isinstance(sampler, WeightedRandomSampler):
-        remedy = "use RS2Sampler(mode='independent', weights=...) in your loader, or drop the weighted sampler"
+        remedy = "drop the weighted sampler" + advice.weights
         conflict(method, "a loader without a WeightedRandomSampler", "one", remedy)
     if isinstance(sampler, EpochSampler):
         return sampler
     if isinstance(sampler, SubsetRandomSampler):
         return RowSampler(torch.as_tensor(sampler.indices))
     if isinstance(sampler, RandomSampler) and (sampler.replacement or sampler.num_samples != len(dataset)):
-        remedy = "choose the share with `ratio` and replacement with mode='bootstrap' instead"
+        remedy = "use shuffle=True" + advice.draws
         conflict(method, "a loader that shuffles the whole data set once", "replacement or num_samples", remedy)
     standard = type(sampler) in (RandomSampler, SequentialSampler, DistributedSampler)
     if standard or _is_torchdata(sampler, "RandomSampler"):
         return dataset
-    remedy = "remove the sampler, or sample over it yourself with RS2Sampler in your loader"
+    remedy = "remove the sampler" + advice.sampler
     return conflict(method, "a loader with a standard torch sampler", type(sampler).__name__, remedy)
 
 
@@ -187,13 +218,14 @@ def _chosen(entries: Mapping[Any, Any] | Sequence[Any], key: str | int | None, m
     return conflict(method, f"one of {names}", repr(key), f"pass loader={names[0]!r}", argument="loader")
 
 
-def check_not_cycled(loaders: Any, key: str | int | None, method: str) -> None:
+def check_not_cycled(loaders: Any, key: str | int | None, method: str, *, advice: Advice = RS2_ADVICE) -> None:
     """Raise if the Trainer would start the sampled loader again inside an epoch.
 
     Args:
         loaders: As in `replace_loader`, with the sampled loader in place.
         key: As in `replace_loader`.
         method: As in `replace_loader`.
+        advice: What else the method offers.
 
     Raises:
         LoaderConflictError: If it runs beside a longer one in mode "max_size_cycle".
@@ -211,7 +243,7 @@ def check_not_cycled(loaders: Any, key: str | int | None, method: str) -> None:
             method,
             "a sampled loader that is not started again inside an epoch",
             f"{batches} batches a round beside a loader of {max(lengths)} in mode 'max_size_cycle'",
-            "wrap the loaders in CombinedLoader(..., mode='min_size'), or raise the ratio",
+            "wrap the loaders in CombinedLoader(..., mode='min_size')" + advice.length,
         )
 
 

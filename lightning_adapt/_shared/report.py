@@ -9,8 +9,9 @@ from pathlib import Path
 from lightning_adapt._shared.figures import save_figure
 from lightning_adapt._shared.files import whole_file
 from lightning_adapt._shared.imports import require
+from lightning_adapt._shared.report_document import document
 from lightning_adapt._shared.report_parts import Audio, Cell, Column, Kind, Picture, Row, Section
-from lightning_adapt._shared.report_style import CSS, SCHEMES
+from lightning_adapt._shared.report_style import SCHEMES
 
 __all__ = ["Audio", "Cell", "Column", "Kind", "Picture", "Row", "Section", "write_page"]
 
@@ -63,35 +64,18 @@ def _page(sections: Sequence[Section], facts: str, missing: Sequence[str]) -> st
     gaps = "".join(f"<li>{escape(line)}</li>" for line in missing)
     not_run = f'<section aria-labelledby="not-run"><h2 id="not-run">Not run</h2><ul>{gaps}</ul></section>'
     kinds = "".join(f"<dt>{_badge(kind)}</dt><dd>{escape(text)}</dd>" for kind, text in _KINDS.items())
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>lightning_adapt demo</title>
-<link rel="icon" href="data:,">
-<style>
-{CSS}</style>
-</head>
-<body>
-<a class="skip" href="#main">Skip to the results</a>
-<header>
-<h1>lightning_adapt demo</h1>
+    header = f"""<h1>lightning_adapt demo</h1>
 <p>Each method of the package, trained on this machine a moment ago beside what you would use without it and beside the
 simpler explanations of its gain. Every number below was measured in this run.</p>
 <p class="facts">{escape(facts)}</p>
 <nav aria-label="Methods"><ul>{links}</ul></nav>
-<dl class="kinds">{kinds}</dl>
-</header>
-<main id="main" tabindex="-1">
-{"".join(map(_section, sections))}{not_run if missing else ""}
-</main>
-<footer><p>Small runs show direction, not precision: a spread (±) is the standard deviation over a few seeds. Run it
-again: <code>lightning-adapt demo</code></p></footer>
-</body>
-</html>
-"""
+<dl class="kinds">{kinds}</dl>"""
+    footer = (
+        "<p>Small runs show direction, not precision: a spread (±) is the standard deviation over a few seeds. Run it\n"
+        "again: <code>lightning-adapt demo</code></p>"
+    )
+    main = "".join(map(_section, sections)) + (not_run if missing else "")
+    return document("lightning_adapt demo", header, main, footer)
 
 
 def _section(section: Section) -> str:

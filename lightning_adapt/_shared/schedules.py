@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lightning_adapt._shared import schedule_kinds as kinds
+from lightning_adapt._shared.planned_steps import batches_of_epochs, counted_max_steps
 from lightning_adapt._shared.schedule_lambdas import End
 
 __all__ = ["ACTIONS", "Action", "RunLength", "check_horizons", "tolerance"]
@@ -25,6 +26,7 @@ class RunLength:
         max_epochs: Epochs, or None for no bound.
         max_steps: Optimizer steps, or None for no bound.
         drops_rest: Whether the strategy accumulates by itself and makes no step of what is left at the end of an epoch.
+        lengths: Batches of every epoch, where they differ and are known (see `planned_steps`); None otherwise.
     """
 
     batches: int | None
@@ -32,6 +34,7 @@ class RunLength:
     max_epochs: int | None = None
     max_steps: int | None = None
     drops_rest: bool = False
+    lengths: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, trainer: Any) -> RunLength:
@@ -43,12 +46,14 @@ class RunLength:
         Returns:
             The length; resumed runs count from their first beginning, as schedulers do.
         """
-        batches = trainer.num_training_batches
+        batches, lengths = trainer.num_training_batches, batches_of_epochs(trainer)
+        epochs = trainer.max_epochs if lengths is None else len(lengths)
         return cls(
             batches=None if math.isinf(batches) else int(batches),
+            lengths=None if lengths is None else tuple(lengths),
             accumulate=trainer.accumulate_grad_batches,
-            max_epochs=trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs >= 0 else None,
-            max_steps=trainer.max_steps if trainer.max_steps >= 0 else None,
+            max_epochs=epochs if epochs is not None and epochs >= 0 else None,
+            max_steps=counted_max_steps(trainer),
             drops_rest=bool(trainer.strategy.handles_gradient_accumulation),
         )
 
@@ -62,6 +67,7 @@ class RunLength:
         """Optimizer steps of the run, None when nothing bounds it or an epoch has no known length."""
         per_epoch = self.steps_per_epoch
         by_epochs = None if per_epoch is None or self.max_epochs is None else per_epoch * self.max_epochs
+        by_epochs = by_epochs if self.lengths is None else sum(self._count(batches, 1) for batches in self.lengths)
         bounds = [bound for bound in (by_epochs, self.max_steps) if bound is not None]
         unknown = self.max_epochs is not None and per_epoch is None  # it may end before max_steps
         return None if unknown or not bounds else min(bounds)
@@ -83,11 +89,24 @@ class RunLength:
             return None
         if not self.steps_per_epoch or self.batches is None:
             return steps if interval == "step" and self.accumulate == frequency == 1 else None
-        epochs, rest = divmod(steps, self.steps_per_epoch)
+        if self.lengths is None:
+            epochs, rest = divmod(steps, self.steps_per_epoch)
+            by_step = epochs * self._count(self.batches, frequency)
+        else:
+            epochs, by_step, rest = self._whole_epochs(self.lengths, steps, frequency)
         if interval == "epoch":
             return epochs // frequency
-        in_rest = rest * self.accumulate // math.lcm(self.accumulate, frequency)
-        return epochs * self._count(self.batches, frequency) + in_rest
+        return by_step + rest * self.accumulate // math.lcm(self.accumulate, frequency)
+
+    def _whole_epochs(self, lengths: tuple[int, ...], steps: int, frequency: int) -> tuple[int, int, int]:
+        """Return the epochs that some optimizer steps complete, the scheduler steps in them, and the steps left."""
+        by_step = 0
+        for epoch, batches in enumerate(lengths):
+            if self._count(batches, 1) > steps:
+                return epoch, by_step, steps
+            steps -= self._count(batches, 1)
+            by_step += self._count(batches, frequency)
+        return len(lengths), by_step, steps
 
     def _count(self, batches: int, frequency: int) -> int:
         rest_steps = batches % self.accumulate and batches % frequency == 0 and not self.drops_rest
@@ -157,7 +176,7 @@ def _usual(trainer: Any, run: RunLength, scale: float) -> RunLength | None:
     limit = trainer.limit_train_batches
     if isinstance(limit, int) and limit >= run.batches:  # a number of batches cuts both
         batches = min(batches, limit)
-    return replace(run, batches=batches)
+    return replace(run, batches=batches, lengths=None)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 _LEAVES = (bool, int, float, str, bytes, type(None))
 
@@ -74,6 +75,24 @@ def _convert(value: Any) -> Any:
     if type(value).__module__ == "numpy":
         return torch.from_numpy(value.copy()) if getattr(value, "ndim", 0) else value.item()
     return value
+
+
+def on_cpu(state: Any) -> Any:
+    """Return a deep copy of a nested state with its tensors on the CPU.
+
+    Args:
+        state: Nested dicts, lists and tuples of anything.
+
+    Returns:
+        The same as dicts and lists that share no memory with it.
+    """
+    if isinstance(state, Tensor):
+        return state.detach().cpu().clone()
+    if isinstance(state, dict):  # also a Counter, whose constructor takes no pairs
+        return {key: on_cpu(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return [on_cpu(value) for value in state]
+    return state
 
 
 def with_version(state: dict[str, Any], version: int) -> dict[str, Any]:

@@ -204,3 +204,89 @@ def test_checkpoints_that_miss_validation(tmp_path):
     ]
     trainer = trainer_of(one, *kinds, check_val_every_n_epoch=10, enable_checkpointing=True)
     assert compat.checkpoints_that_miss_validation(trainer) == [2, 3]
+
+
+@PACKAGES
+def test_train_loaders_are_reloaded_for_the_next_epoch_only(package):
+    requests, starts = [], []
+
+    class Reloads(package.Callback):
+        def setup(self, trainer, pl_module, stage):
+            compat.add_train_loader_transform(trainer, "me", lambda loader: requests.append(1) or row_loader(size()))
+
+        def on_train_epoch_start(self, trainer, pl_module):
+            compat.restore_reloading(trainer)
+            compat.restore_reloading(trainer)
+            starts.append((trainer.num_training_batches, trainer.reload_dataloaders_every_n_epochs))
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            if trainer.current_epoch in (0, 2):
+                compat.reload_train_loader(trainer)
+                compat.reload_train_loader(trainer)
+
+    def size():
+        return 8 * len(requests)
+
+    module, trainer = module_of(package), trainer_of(package, Reloads(), max_epochs=5)
+    trainer.fit(module, row_loader(), row_loader(4, shuffle=False))
+    assert starts == [(2, 0), (4, 0), (4, 0), (6, 0), (6, 0)]
+    assert len(requests) == 3
+    assert module.validated_after == [0, 1, 2, 3, 4]
+
+
+def test_a_reload_is_certain_where_training_starts():
+    class Reloads(one.Callback):
+        def on_train_start(self, trainer, pl_module):
+            compat.reload_train_loader(trainer)  # loaded in this very epoch
+
+        def on_train_epoch_start(self, trainer, pl_module):
+            compat.restore_reloading(trainer)
+
+    requests = []
+    trainer = trainer_of(one, Reloads(), max_epochs=2, reload_dataloaders_every_n_epochs=7)
+    compat.add_train_loader_transform(trainer, "me", lambda loader: requests.append(1) or loader)
+    trainer.fit(module_of(one), row_loader(8))
+    assert len(requests) == 2
+    assert trainer.reload_dataloaders_every_n_epochs == 7
+
+
+@PACKAGES
+def test_whether_an_epoch_is_complete(package):
+    found = []
+
+    class Looks(package.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            found.append(compat.epoch_is_complete(trainer))
+
+    trainer_of(package, Looks(), max_steps=3, max_epochs=-1).fit(module_of(package), row_loader(8))
+    assert found == [True, False]
+    trainer_of(package, Looks(), max_epochs=1, limit_train_batches=1).fit(module_of(package), row_loader(8))
+    assert found[2:] == [True]
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before:UserWarning")
+@PACKAGES
+@pytest.mark.parametrize("mended", [True, False])
+def test_a_longer_epoch_after_a_checkpoint_of_the_last_batch(package, mended, tmp_path):
+    """When the half that is not mended fails, Lightning is: see whether `begin_after_last_batch` is still needed."""
+
+    class Longer(package.Callback):
+        def on_train_start(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                if mended:
+                    compat.begin_after_last_batch(trainer)
+                compat.add_train_loader_transform(trainer, "me", lambda loader: row_loader(24))
+                compat.reload_train_loader(trainer)
+
+    module = module_of(package)
+
+    def save(outputs, batch, batch_idx):
+        if batch_idx == 1:
+            module.trainer.save_checkpoint(tmp_path / "last.ckpt")
+
+    module.on_train_batch_end = save
+    trainer_of(package, max_epochs=1).fit(module, row_loader(8))
+    resumed = module_of(package)
+    resumed.rounds = [[]]
+    trainer_of(package, Longer(), max_epochs=2).fit(resumed, row_loader(8), ckpt_path=tmp_path / "last.ckpt")
+    assert len(resumed.rounds[-1]) == (6 if mended else 4)

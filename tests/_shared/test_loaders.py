@@ -6,10 +6,16 @@ import datasets
 import pytest
 import torch
 from lightning.pytorch.utilities import CombinedLoader
-from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset, TensorDataset, WeightedRandomSampler
 
 from lightning_adapt import rs2_loader
-from lightning_adapt._shared.loaders import LoaderConflictError, replace_loader
+from lightning_adapt._shared.loaders import (
+    Advice,
+    LoaderConflictError,
+    check_not_cycled,
+    inspect_loader,
+    replace_loader,
+)
 from lightning_adapt._shared.resumable_loader import ResumableLoader
 from lightning_adapt._shared.targets import find_targets
 from tests.rs2.parts import Rows, row_loader
@@ -94,6 +100,15 @@ def test_a_round_that_would_start_again_inside_an_epoch_is_refused(collection):
     loaders = {"a": row_loader(80), "b": row_loader(80)}
     with pytest.raises(LoaderConflictError, match="10 batches a round beside a loader of 20 in mode 'max_size_cycle'"):
         replace(loaders if collection is dict else CombinedLoader(loaders, "max_size_cycle"), "a")
+
+
+def test_another_method_gives_advice_of_its_own():
+    loaders = CombinedLoader({"a": replace(row_loader(80)), "b": row_loader(80)}, "max_size_cycle")
+    with pytest.raises(LoaderConflictError, match=r"mode='min_size'\), or take more\.$"):
+        check_not_cycled(loaders, "a", "Other", advice=Advice(length=", or take more"))
+    sampler = WeightedRandomSampler([1.0] * 80, 80)
+    with pytest.raises(LoaderConflictError, match=r"Other: .*To solve it, drop the weighted sampler\.$"):
+        inspect_loader(DataLoader(Rows(80), sampler=sampler), "Other", advice=Advice())
 
 
 def test_a_stream_beside_it_has_no_length_to_compare():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_adapt._shared.state import check_plain, read_version, to_plain, with_version
+from lightning_adapt._shared.state import check_plain, on_cpu, read_version, to_plain, with_version
 
 
 @dataclass
@@ -134,3 +134,16 @@ def test_versions():
 def test_a_state_without_a_version_is_refused(state):
     with pytest.raises(ValueError, match="The saved state of X has no valid `version`"):
         read_version(state, 1, "X")
+
+
+def test_a_copy_on_the_cpu_shares_nothing():
+    weights = torch.ones(2, requires_grad=True)
+    state = {"a": [weights, (torch.zeros(1), {"b": [1]})], "c": None}
+    copied = on_cpu(state)
+    assert copied["a"][1][1] == {"b": [1]}
+    assert not copied["a"][0].requires_grad
+    with torch.no_grad():
+        weights += 1
+    state["a"][1][1]["b"].append(2)
+    assert copied["a"][0].tolist() == [1, 1]
+    assert copied["a"][1][1]["b"] == [1]

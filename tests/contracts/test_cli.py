@@ -27,7 +27,7 @@ def test_help_lists_every_command_in_one_line(capsys):
         cli.main(["--help"])
     assert stop.value.code == 0
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
-    assert [line[0] for line in lines] == ["fit", "validate", "test", "predict", "demo", "overlay", "doctor"]
+    assert [line[0] for line in lines] == ["fit", "validate", "test", "predict", "demo", "select", "overlay", "doctor"]
     assert all(line[1].endswith(".") for line in lines)
 
 

@@ -31,7 +31,7 @@ import json
 
 import torch
 from lightning.pytorch import LightningModule
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 
 class TheirNet(LightningModule):
@@ -42,11 +42,16 @@ class TheirNet(LightningModule):
 
     def training_step(self, batch, batch_idx):
         self.steps += 1
-        losses = self.layer(batch[0]).square().flatten()
-        return {"loss": losses.mean(), "sample_loss": losses.detach(), "index": batch[1]}
+        losses = self.layer(batch["x"]).square().flatten()
+        return {"loss": losses.mean(), "sample_loss": losses.detach(), "index": batch["index"]}
 
     def train_dataloader(self):
-        return DataLoader(TensorDataset(torch.ones(40, self.width), torch.arange(40)), 4, shuffle=True)
+        x, words = torch.ones(self.width), ["sum", "town", "tree"]
+        rows = [
+            {"x": x, "index": row, "prompt": f"{words[row % 3]} {row}", "response": words[row % 3]}
+            for row in range(800)
+        ]
+        return DataLoader(rows, 4, shuffle=True)
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 0.1)
@@ -157,6 +162,9 @@ def test_each_overlay_holds_the_defaults(path):
     for callback in yaml.safe_load(path.read_text())["trainer"]["callbacks+"]:
         cls = getattr(lightning_adapt, callback["class_path"].rsplit(".", 1)[-1])
         defaults = {name: value.default for name, value in inspect.signature(cls).parameters.items()}
+        required = {name for name, value in defaults.items() if value is inspect.Parameter.empty}
+        assert required <= set(callback["init_args"])
+        defaults |= {name: callback["init_args"][name] for name in required}
         # YAML knows no tuples
         defaults = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
         assert callback["init_args"] == defaults

@@ -1,0 +1,1 @@
+"""How rows are chosen: copies left out, the number of clusters, quotas and draws, weights between rounds."""

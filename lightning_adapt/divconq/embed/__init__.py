@@ -1,0 +1,1 @@
+"""Vectors of texts: embedders, and a cache that can be resumed."""

@@ -1,0 +1,1 @@
+"""Instruction tuning: a DataModule with assistant-only labels and a LightningModule with LoRA."""

@@ -1,0 +1,1 @@
+"""The selection from a file, without a Trainer: the command `lightning-adapt select` and its report page."""

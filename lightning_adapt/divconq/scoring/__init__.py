@@ -1,0 +1,1 @@
+"""Quality of examples, and how far a model is from them: scorers for the rounds."""

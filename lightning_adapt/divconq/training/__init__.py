@@ -1,0 +1,1 @@
+"""The selection inside a `fit`: pool, rounds, resume, files and reports of DiversitySelectionCallback."""
