@@ -191,7 +191,7 @@ def find_tokenizer(module: nn.Module, data: Any = None) -> Any:
         owner.tokenizer for owner in owners if callable(getattr(getattr(owner, "tokenizer", None), "decode", None))
     ]
     if not found:
-        remedy = "Give your module or your DataModule an attribute `tokenizer`, or pass tokenizer=... to the scorer."
+        remedy = "Give module or DataModule an attribute `tokenizer`, or a method generate_responses(conversations)."
         raise TypeError(problem("module", "one with a tokenizer", type(module).__name__, remedy))
     return next((tokenizer for tokenizer in found if getattr(tokenizer, "chat_template", None)), found[0])
 
