@@ -32,6 +32,12 @@ THRESHOLDS = {"full": {"seconds": 180.0, "MiB": 1500.0}, "quick": {"seconds": 30
 TOPICS, WORDS, OWN_WORDS = 200, 20_000, 60  # of the pool: topics, words in all, words that a topic prefers
 COPIES, EMPTY = 0.01, 0.005  # shares of exact copies and of empty responses
 BLOCK = 2000  # rows made at a time
+# the command, and what it says of its own memory: a parent's view would count the parent's memory, too
+COMMAND = (
+    "import sys; from pathlib import Path; from lightning_adapt.cli import main; code = main(sys.argv[2:]);"
+    "from lightning_adapt.divconq.offline.file_result import peak_mib;"
+    "Path(sys.argv[1]).write_text(str(peak_mib())); sys.exit(code)"
+)
 
 
 def pool(n: int, seed: int) -> Iterator[str]:
@@ -71,7 +77,8 @@ def measure(n: int, folder: Path, threads: int, method: str, seed: int) -> h.Run
         with data.open("w", encoding="utf-8") as file:
             file.writelines(pool(n, seed))
     arguments = ["select", "--data", data, "--budget", str(BUDGET), "--method", method, "--out", out, "--force"]
-    command = [sys.executable, "-m", "lightning_adapt.cli", *map(str, arguments), "--seed", str(seed)]
+    peak = folder / "peak"
+    command = [sys.executable, "-c", COMMAND, str(peak), *map(str, arguments), "--seed", str(seed)]
     limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     began = time.perf_counter()
     process = subprocess.Popen(command, env={**os.environ, **limits})
@@ -81,10 +88,10 @@ def measure(n: int, folder: Path, threads: int, method: str, seed: int) -> h.Run
     if process.returncode:
         raise RuntimeError(f"The command ended with code {process.returncode}.")
     cpu = usage.ru_utime + usage.ru_stime
-    per_mib = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes, Linux KiB
+    mib = float(peak.read_text(encoding="ascii"))
     with out.open(encoding="utf-8") as file:
         chosen = len(set(file))
-    return {"seconds": seconds, "cpu seconds": cpu, "MiB": usage.ru_maxrss / per_mib, "chosen": chosen, "rows": n}
+    return {"seconds": seconds, "cpu seconds": cpu, "MiB": mib, "chosen": chosen, "rows": n}
 
 
 def check(study: h.Study, size: str) -> list[h.Claim]:
