@@ -92,7 +92,7 @@ def run(context: DemoContext) -> Section:
             for arm, some in found.items():
                 context.doing(f"{_ARMS[arm].name}, seed {seed}")
                 some.append(fit(task, start, arm, seed, context.advance))
-    context.doing("divconq")
+    context.doing("Diversify & Conquer")
     return _section(task, found, pools[0], time.perf_counter() - began)
 
 
