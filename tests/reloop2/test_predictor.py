@@ -139,7 +139,8 @@ def test_without_calibration_what_is_served_before_the_first_label_has_to_do(mem
         each.predict(rows(8, 3), range(50, 58))
         each.feedback(range(50, 58), torch.ones(8))
     batch = rows(9, seed=4)
-    assert torch.equal(one.predict(batch, range(9)), by_hand.predict(batch, range(9)))
+    # to rounding: sums over rows that came in batches of other sizes
+    torch.testing.assert_close(one.predict(batch, range(9)), by_hand.predict(batch, range(9)), rtol=0, atol=3e-7)
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
