@@ -235,7 +235,7 @@ def check_not_cycled(loaders: Any, key: str | int | None, method: str, *, advice
         return
     chosen = _chosen(entries, key, method)
     items = entries.items() if isinstance(entries, Mapping) else enumerate(entries)
-    others = [_length(entry) for name, entry in items if name != chosen]
+    others = [batches_in(entry) for name, entry in items if name != chosen]
     lengths = [length for length in others if length is not None]
     batches = len(entries[chosen])
     if lengths and max(lengths) > batches:
@@ -247,10 +247,18 @@ def check_not_cycled(loaders: Any, key: str | int | None, method: str, *, advice
         )
 
 
-def _length(loader: Any) -> int | None:
+def batches_in(loader: Any) -> int | None:
+    """Return the batches of a loader.
+
+    Args:
+        loader: Any iterable.
+
+    Returns:
+        The number; None for a stream, whose `__len__` raises.
+    """
     try:
         return len(loader)
-    except (TypeError, NotImplementedError):  # a stream: it has `__len__`, which raises
+    except (TypeError, NotImplementedError):
         return None
 
 

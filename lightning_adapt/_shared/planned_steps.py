@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 from lightning_adapt._shared.compat import combined_loader_mode, combined_train_loader
+from lightning_adapt._shared.loaders import batches_in
 
 __all__ = ["batches_of_epochs", "counted_max_steps", "forget_plan", "plan_steps", "steps_of_epochs"]
 
@@ -156,8 +157,7 @@ def _length(combined: Any, limit: int | float) -> int:
 
 
 def _cut(loader: Any, limit: int | float) -> float:
-    try:
-        length: float = len(loader)
-    except (TypeError, NotImplementedError):  # a stream
+    length = batches_in(loader)
+    if length is None:
         return math.inf if isinstance(limit, float) else limit
     return min(length, limit) if isinstance(limit, int) else int(length * limit)
