@@ -123,8 +123,8 @@ def new_optimizer(groups: int = 1) -> torch.optim.Optimizer:
 def stepped(scheduler: Any, steps: int) -> list[float]:
     """The learning rates before each step and after the last, as PyTorch itself forms them."""
     rates = [scheduler.optimizer.param_groups[0]["lr"]]
+    scheduler.optimizer.step()  # PyTorch asks for one before the first step of a schedule; none changes a rate
     for _ in range(steps):
-        scheduler.optimizer.step()
         scheduler.step()
         rates.append(scheduler.optimizer.param_groups[0]["lr"])
     return rates

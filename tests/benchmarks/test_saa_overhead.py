@@ -10,6 +10,8 @@ from torch.utils.data import TensorDataset
 
 from lightning_adapt.saa.history import LossHistory
 
+pytestmark = pytest.mark.timed
+
 QUICK = ["--quick", "--check", "--seeds", "1"]
 
 

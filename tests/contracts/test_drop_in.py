@@ -69,7 +69,7 @@ def test_switched_off_gives_bit_equal_weights(name, how, tmp_path):
     ids=lambda options: ",".join(options),
 )
 def test_trains_under_trainer_options(name, options, tmp_path):
-    module = fit(with_validation(REGISTRY[name].build(0, 8)), tmp_path, **options)
+    module = fit(with_validation(REGISTRY[name].build(0, 8)), tmp_path, **{"max_epochs": 2, **options})
     assert module.seen
     assert all(bool(torch.isfinite(value).all()) for value in module.state_dict().values())
     assert all(part.training for part in module.modules()), "a leftover eval() leaks into the next step"
@@ -103,10 +103,10 @@ def test_other_callbacks_keep_working_in_any_order(name, first, tmp_path):
     checkpoint = ModelCheckpoint(tmp_path / "best", monitor=monitor, save_last=True)
     others = [EarlyStopping(monitor, patience=50), LearningRateMonitor(), checkpoint]
     callbacks = [*setup.callbacks, *others] if first else [*others, *setup.callbacks]
-    options = {"logger": CSVLogger(tmp_path), "log_every_n_steps": 1, "max_epochs": 6}
+    options = {"logger": CSVLogger(tmp_path), "log_every_n_steps": 1, "max_epochs": 3}
     module = fit(replace(setup, callbacks=callbacks), tmp_path, **options)
     assert checkpoint.best_model_path
-    assert [epoch for epoch, _ in module.seen][-1] == 5
+    assert [epoch for epoch, _ in module.seen][-1] == 2
 
 
 @pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader` but have no `validation_step`:UserWarning")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -55,19 +57,29 @@ def rest_of(whole: dict, stop: str) -> list:
     return whole["seen"][8 if stop == "end" else 10 :]
 
 
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory) -> Callable[..., tuple[Path, list]]:
+    """The uninterrupted run of a name: its folder and what each rank saw and learnt; trained once for all cases."""
+
+    @functools.cache
+    def trained(name: str, estimate: bool, workers: int, ranks: int) -> tuple[Path, list]:
+        folder = tmp_path_factory.mktemp(name)
+        setup = REGISTRY[name].build(workers, 8 // ranks)
+        return folder, run(setup, folder, "whole", estimate=estimate, ranks=ranks)
+
+    return trained
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("estimate", [False, True], ids=["", "estimated_stepping_batches"])
 @pytest.mark.parametrize("name", EXACT)
-def test_resume_is_exact(name, estimate, workers, ranks, tmp_path):
-    entry: Entry = REGISTRY[name]
-    batch_size = 8 // ranks
-    whole = run(entry.build(workers, batch_size), tmp_path, "whole", estimate=estimate, ranks=ranks)
+def test_resume_is_exact(name, estimate, workers, ranks, whole_run):
+    folder, whole = whole_run(name, estimate, workers, ranks)
     assert [len(rank["seen"]) for rank in whole] == [16] * ranks
     for stop in STOPS:
-        resumed = run(
-            entry.build(workers, batch_size), tmp_path, stop, estimate=estimate, ranks=ranks, ckpt=saved(tmp_path, stop)
-        )
+        setup = REGISTRY[name].build(workers, 8 // ranks)
+        resumed = run(setup, folder, stop, estimate=estimate, ranks=ranks, ckpt=saved(folder, stop))
         for there, here in zip(whole, resumed, strict=True):
             assert here["seen"] == rest_of(there, stop)
             assert here["weights"] == there["weights"]
@@ -94,29 +106,29 @@ def test_a_run_that_max_steps_ended_inside_an_epoch_goes_on_there(name, workers,
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_loaders_resume_as_far_as_lightning_restores_their_state(workers, tmp_path):
+def test_loaders_resume_as_far_as_lightning_restores_their_state(workers, whole_run):
     for name in [name for name, entry in REGISTRY.items() if entry.resume == "loader"]:
-        whole = run(REGISTRY[name].build(workers, 8), tmp_path / name, "whole", estimate=False)[0]
+        folder, (whole,) = whole_run(name, False, workers, 1)
         for stop in STOPS:
-            path = saved(tmp_path / name, stop)
-            resumed = run(REGISTRY[name].build(workers, 8), tmp_path / name, stop, estimate=False, ckpt=path)[0]
+            path = saved(folder, stop)
+            resumed = run(REGISTRY[name].build(workers, 8), folder, stop, estimate=False, ckpt=path)[0]
             assert resumed["seen"] == rest_of(whole, stop)
             assert resumed["weights"] == whole["weights"]
 
 
-def test_bare_samplers_resume_at_the_end_of_an_epoch(tmp_path):
+def test_bare_samplers_resume_at_the_end_of_an_epoch(whole_run):
     for name in [name for name, entry in REGISTRY.items() if entry.resume == "epoch"]:
-        whole = run(REGISTRY[name].build(0, 8), tmp_path / name, "whole", estimate=False)[0]
-        path = saved(tmp_path / name, "end")
-        resumed = run(REGISTRY[name].build(0, 8), tmp_path / name, "end", estimate=False, ckpt=path)[0]
+        folder, (whole,) = whole_run(name, False, 0, 1)
+        path = saved(folder, "end")
+        resumed = run(REGISTRY[name].build(0, 8), folder, "end", estimate=False, ckpt=path)[0]
         assert resumed == {"seen": rest_of(whole, "end"), "weights": whole["weights"]}
 
 
 @pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("stop", STOPS)
-def test_number_of_ranks_may_change_at_equal_global_batch(name, stop, tmp_path):
-    whole = run(REGISTRY[name].build(0, 4), tmp_path, "whole", estimate=False, ranks=2)
-    alone = run(REGISTRY[name].build(0, 8), tmp_path, "alone", estimate=False, ckpt=saved(tmp_path, stop))[0]
+def test_number_of_ranks_may_change_at_equal_global_batch(name, stop, whole_run):
+    folder, whole = whole_run(name, False, 0, 2)
+    alone = run(REGISTRY[name].build(0, 8), folder, f"alone-{stop}", estimate=False, ckpt=saved(folder, stop))[0]
     together = [sorted(a + b) for (_, a), (_, b) in zip(whole[0]["seen"], whole[1]["seen"], strict=True)]
     rest = together[8 if stop == "end" else 10 :]
     assert [sorted(rows) for _, rows in alone["seen"]] == rest
@@ -153,14 +165,14 @@ def test_stock_lightning_still_drops_loader_state_after_estimated_stepping_batch
 @pytest.mark.parametrize("stop", STOPS)
 @pytest.mark.parametrize("estimate", [False, True], ids=["", "estimated_stepping_batches"])
 @pytest.mark.parametrize("name", EXACT)
-def test_a_changed_run_is_refused(name, estimate, stop, tmp_path):
-    run(REGISTRY[name].build(0, 8), tmp_path, "whole", estimate=estimate)
+def test_a_changed_run_is_refused(name, estimate, stop, whole_run):
+    folder, _ = whole_run(name, estimate, 0, 1)
     with pytest.raises(MisconfigurationException, match="global batch: saved 8, here 16"):
-        run(REGISTRY[name].build(0, 16), tmp_path, "changed", estimate=estimate, ckpt=saved(tmp_path, stop))
+        run(REGISTRY[name].build(0, 16), folder, "changed", estimate=estimate, ckpt=saved(folder, stop))
 
 
-def test_checkpoints_are_plain(tmp_path):
+def test_checkpoints_are_plain(whole_run):
     for name in TRAINED:
-        run(REGISTRY[name].build(0, 8), tmp_path / name, "whole", estimate=False)
-        for path in (tmp_path / name / "saved").glob("*.ckpt"):
+        folder, _ = whole_run(name, False, 0, 1)
+        for path in (folder / "saved").glob("*.ckpt"):
             assert torch.load(path, weights_only=True)["epoch"] >= 0

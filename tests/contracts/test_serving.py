@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import json
 import random
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,13 @@ def served(setup: Setup, folder: Path, *, fit: bool = False, rows: Any = None, *
     return module
 
 
+@functools.cache
+def served_without() -> Any:
+    """The module trained and served without any callback, which all others are compared with."""
+    with tempfile.TemporaryDirectory() as folder:
+        return served(clicks(None), Path(folder), fit=True)
+
+
 def equal_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
 
@@ -60,7 +69,7 @@ def relabelled(batch: int) -> list[Any]:
 
 # -- the contracts -----------------------------------------------------------------------------------------------------
 def check_switched_off(setup: Setup, folder: Path) -> None:
-    without, off = served(clicks(None), folder, fit=True), served(setup, folder, fit=True)
+    without, off = served_without(), served(setup, folder, fit=True)
     assert off.trained_on == without.trained_on
     assert equal_weights(off.trained, without.trained)
     assert equal_weights(off.state_dict(), without.state_dict())
@@ -69,7 +78,7 @@ def check_switched_off(setup: Setup, folder: Path) -> None:
 
 
 def check_at_work(entry: Entry, folder: Path) -> None:
-    without, at_work = served(clicks(None), folder, fit=True), served(entry.build(0, 8), folder, fit=True)
+    without, at_work = served_without(), served(entry.build(0, 8), folder, fit=True)
     assert at_work.trained_on == without.trained_on
     assert equal_weights(at_work.trained, without.trained), "training was changed"
     assert at_work.tested[0] == without.tested[0], "there was nothing to know yet"

@@ -60,14 +60,14 @@ def tiny():
 
 
 def lima():
-    """200 conversations of LIMA: all 30 with several turns, and others."""
+    """60 conversations of LIMA: all 30 with several turns, and others."""
     root = os.environ.get("LIGHTNING_ADAPT_TEST_DATA")
     path = Path(root or "") / "lima" / "train.jsonl"
     if root is None or not path.is_file():
         pytest.skip("LIMA is not there: set LIGHTNING_ADAPT_TEST_DATA to the folder around lima")
     with path.open(encoding="utf-8") as lines:
         rows = [json.loads(line)["conversations"] for line in lines]
-    chosen = sorted(rows, key=len, reverse=True)[:30] + rows[:170]
+    chosen = sorted(rows, key=len, reverse=True)[:30] + rows[:30]
     return [talk(*((("user", "assistant")[i % 2], text) for i, text in enumerate(row))) for row in chosen]
 
 

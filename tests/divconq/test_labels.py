@@ -50,7 +50,7 @@ def test_labels_equal_the_reference(style, route):
 @pytest.mark.parametrize(("style", "route"), [("tiny", "markers"), ("plain", "prefix")])
 def test_labels_equal_the_reference_on_lima(style, route):
     conversations = lima()
-    assert len(conversations) == 200
+    assert len(conversations) == 60
     assert sum(len(turns) > 2 for turns in conversations) >= 30
     check_against_reference(encoder_of(style, route), style, conversations)
 

@@ -112,6 +112,7 @@ def test_before_the_stream_kinds_are_alike():
         assert torch.equal(column, two.table.rows(first)[name])
 
 
+@pytest.mark.timed
 def test_it_is_made_fast():
     start = time.process_time()
     DriftStream().setup()

@@ -91,6 +91,7 @@ def test_validation_inside_epochs_on_several_loaders(clock):
     assert tta.seconds_to[0.5]["epoch"] == 1
 
 
+@pytest.mark.timed
 def test_each_second_is_counted_once_in_real_time():
     class Sleeps(ForeignModule):
         def training_step(self, batch, batch_idx):
