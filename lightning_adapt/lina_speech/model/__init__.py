@@ -1,0 +1,1 @@
+"""The codec language model: configuration, layers, cross-attention to the text, recurrent state and delay pattern."""
