@@ -1,0 +1,1 @@
+"""Codecs: audio to whole numbers per frame and back."""
