@@ -1,0 +1,1 @@
+"""Speech made on the spot, so that tests, demos and benchmarks need no recordings."""

@@ -1,0 +1,1 @@
+"""Text for speech models: characters, byte pairs or phonemes."""
