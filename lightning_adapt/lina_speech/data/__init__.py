@@ -1,0 +1,1 @@
+"""Speech with its text: manifests, audio, codes kept on disk, batches by length, and the DataModule."""
