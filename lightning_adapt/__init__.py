@@ -25,6 +25,16 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time the names are im
     from lightning_adapt.divconq.selection import select_rows as select_rows
     from lightning_adapt.divconq.text.planted import planted_instructions as planted_instructions
     from lightning_adapt.divconq.training.round_files import read_round as read_round
+    from lightning_adapt.lina_speech.codecs.kmeans_mel import KMeansMelCodec as KMeansMelCodec
+    from lightning_adapt.lina_speech.codecs.transformers_codec import TransformersCodec as TransformersCodec
+    from lightning_adapt.lina_speech.codecs.wavtokenizer import WavTokenizerCodec as WavTokenizerCodec
+    from lightning_adapt.lina_speech.corpus.voices import SynthesisedVoices as SynthesisedVoices
+    from lightning_adapt.lina_speech.data.datamodule import TextSpeechDataModule as TextSpeechDataModule
+    from lightning_adapt.lina_speech.model.model import LinaModel as LinaModel
+    from lightning_adapt.lina_speech.module import LinaSpeechModule as LinaSpeechModule
+    from lightning_adapt.lina_speech.text.bpe import BPETokenizer as BPETokenizer
+    from lightning_adapt.lina_speech.text.characters import CharacterTokenizer as CharacterTokenizer
+    from lightning_adapt.lina_speech.text.phonemes import PhonemeTokenizer as PhonemeTokenizer
     from lightning_adapt.reloop2.adaptive import AdaptiveErrorMemory as AdaptiveErrorMemory
     from lightning_adapt.reloop2.callback import ErrorMemoryCallback as ErrorMemoryCallback
     from lightning_adapt.reloop2.data.datamodule import PrequentialDataModule as PrequentialDataModule
@@ -53,6 +63,7 @@ METHODS: tuple[str, ...] = (
     "reloop2",
     "saa",
     "divconq",
+    "lina_speech",
 )  # one folder each; a new method is a folder and an entry here
 
 _EXPORTS = {

@@ -1,4 +1,4 @@
-"""The command `lightning-adapt`: runs of the Trainer, the demo, a selection of data, overlays, the installation."""
+"""The command `lightning-adapt`: runs of the Trainer, the demo, data selection, speech, overlays, the installation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import lightning_adapt
 from lightning_adapt._shared.imports import require
 from lightning_adapt._shared.lazy import attach
 from lightning_adapt.divconq.offline import command as select
+from lightning_adapt.lina_speech import command as speak
 
 if TYPE_CHECKING:
     from lightning_adapt._cli_lightning import AdaptCLI as AdaptCLI
@@ -26,7 +27,7 @@ RUNS = {
     "test": "One pass over the test data (Trainer.test).",
     "predict": "Predictions for the prediction data (Trainer.predict).",
 }
-OWN = ("demo", "select", "overlay", "doctor")
+OWN = ("demo", "select", "speak", "overlay", "doctor")
 PROGRAM = "lightning-adapt"
 
 
@@ -65,6 +66,8 @@ def main(args: Sequence[str] | None = None) -> int | None:
         return 0
     if options.command == "select":
         return select.run(options, parser.error)
+    if options.command == "speak":
+        return speak.run(options, parser.error)
     return _demo(parser, options)
 
 
@@ -91,6 +94,8 @@ def _parser() -> _Parser:
     demo.add_argument("--verbose", action="store_true", help="show errors with their traceback")
     chosen = commands.add_parser("select", help=select.HELP, description=select.HELP, formatter_class=shown)
     select.add_arguments(chosen)
+    spoken = commands.add_parser("speak", help=speak.HELP, description=speak.HELP, formatter_class=shown)
+    speak.add_arguments(spoken)
     text = "Print the YAML that adds a method to your own config."
     overlay = commands.add_parser("overlay", help=text, description=text, formatter_class=shown)
     overlay.add_argument("method", metavar="METHOD", help=f"one of: {', '.join(_overlays())}")

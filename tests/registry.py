@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from lightning_adapt import RS2Callback, RS2DataModule, RS2Sampler, TimeToAccuracy, rs2_loader
 from tests.divconq.entries import ENTRIES as DIVCONQ
 from tests.foreign import ForeignData, loader, numbered_rows
+from tests.lina_speech.entries import ENTRIES as LINA_SPEECH
 from tests.registry_parts import Entry, Kind, Setup
 from tests.reloop2.entries import ENTRIES as RELOOP2
 from tests.saa.entries import ENTRIES as SAA
@@ -34,6 +35,7 @@ REGISTRY: dict[str, Entry] = {
     **RELOOP2,
     **SAA,
     **DIVCONQ,
+    **LINA_SPEECH,
     "RS2Callback": Entry(
         kind="order",
         build=_rs2_callback,

@@ -1,0 +1,188 @@
+"""What the Lina-Speech section of the demo trains: the tiny model on a synthesised corpus, beside counters."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader
+from typing_extensions import override
+
+from lightning_adapt._shared.demo_training import quiet_trainer
+from lightning_adapt.lina_speech.corpus.voices import SynthesisedVoices
+from lightning_adapt.lina_speech.data.datamodule import TextSpeechDataModule
+from lightning_adapt.lina_speech.demo_ngrams import bigram_loss, unigram_loss
+from lightning_adapt.lina_speech.module import LinaSpeechModule
+
+__all__ = ["SENTENCE", "Found", "Task", "fit", "prepare"]
+
+SENTENCE = "the small river goes home"
+_EVERY = 5  # steps that a point of the curve is the mean of
+_LONGEST = 6.0  # seconds of a generated utterance
+
+
+class Task(NamedTuple):
+    """Sizes of the section.
+
+    Args:
+        voices: Synthesised voices.
+        utterances: Of each voice; a tenth is held out.
+        codes: Codes of the codec.
+        steps: Optimizer steps.
+        frames: Frames of a batch.
+        spoken: Held-out sentences to generate.
+    """
+
+    voices: int
+    utterances: int
+    codes: int
+    steps: int
+    frames: int
+    spoken: int
+
+
+class Found(NamedTuple):
+    """What was measured.
+
+    Args:
+        losses: Held-out loss by row: "unigram", "bigram", "exchanged", "ours"; nats per target.
+        curve: Pairs (step, mean training loss of the steps since the last pair).
+        seconds: Processor time of training.
+        stopped: How many of the generated sentences ended by themselves.
+        speech: One generated utterance.
+        original: A held-out row of the corpus.
+        decoded: Its sound after the codec. Shape (S,).
+        engine: What spoke the corpus.
+        frame_rate_hz: Frames per second.
+        labels: The tokens that the generated utterance was made from, as text.
+    """
+
+    losses: dict[str, float]
+    curve: list[tuple[int, float]]
+    seconds: float
+    stopped: int
+    speech: Any
+    original: dict[str, Any]
+    decoded: Tensor
+    engine: str
+    frame_rate_hz: float
+    labels: list[str]
+
+
+class _Watch(Callback):
+    """Moves the bar, and notes the training loss."""
+
+    def __init__(self, advance: Callable[[], None]) -> None:
+        self.advance = advance
+        self.curve: list[tuple[int, float]] = []
+        self._since: list[float] = []
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._since.append(float(outputs["loss"]))
+        if len(self._since) == _EVERY:
+            self.curve.append((trainer.global_step, sum(self._since) / _EVERY))
+            self._since = []
+        self.advance()
+
+
+def prepare(task: Task, folder: Path) -> TextSpeechDataModule:
+    """Let the voices speak, fit the codec, and encode the sentences.
+
+    Args:
+        task: Sizes.
+        folder: Where codes are kept.
+
+    Returns:
+        The data, ready to train on.
+    """
+    corpus = SynthesisedVoices(task.voices, task.utterances)
+    sizes: dict[str, Any] = {"codebook_size": task.codes, "tokens_per_batch": task.frames, "join_probability": 0.0}
+    data = TextSpeechDataModule(corpus, val=0.1, cache_dir=folder, progress=False, **sizes)
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def fit(task: Task, advance: Callable[[], None] = lambda: None, doing: Callable[[str], None] = lambda _: None) -> Found:
+    """Train the tiny model, measure it beside counters and beside itself with wrong texts, and let it speak.
+
+    Args:
+        task: Sizes.
+        advance: Called after every step.
+        doing: Called with a few words when something else begins.
+
+    Returns:
+        What was measured.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        doing("voices and codec")
+        data = prepare(task, Path(folder))
+        doing("the tiny model")
+        module, watch, seconds = _train(task, data, advance)
+        doing("listening")
+        batches = list(data.val_dataloader())
+        losses = _counted(data)
+        losses |= {"exchanged": _loss(module, list(_exchanged(batches))), "ours": _loss(module, batches)}
+        sentences = [SENTENCE, *SynthesisedVoices(1, task.spoken - 1, seed=1).texts]
+        said = module.generate(sentences, max_seconds=_LONGEST)
+        original = dict(_held_out(data)[0])
+        corpus = SynthesisedVoices(task.voices, task.utterances)
+        original["audio"] = corpus[_row_of(corpus, original)]["audio"]
+        decoded = data.codec.decode(torch.as_tensor(original["codes"]))
+        engine = corpus.speakers[0].partition(":")[0]
+    stopped = sum(one.stopped for one in said)
+    labels = ["start", *SENTENCE, "end"]  # the tokens of characters
+    rate = data.codec.frame_rate_hz
+    return Found(losses, watch.curve, seconds, stopped, said[0], original, decoded, engine, rate, labels)
+
+
+def _held_out(data: TextSpeechDataModule) -> Any:
+    return data.val_set  # there is one: `prepare` holds a tenth out
+
+
+def _row_of(corpus: SynthesisedVoices, row: dict[str, Any]) -> int:
+    return corpus.texts.index(row["text"])
+
+
+def _train(
+    task: Task, data: TextSpeechDataModule, advance: Callable[[], None]
+) -> tuple[LinaSpeechModule, _Watch, float]:
+    watch = _Watch(advance)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        warmup = max(1, task.steps // 8)
+        module = LinaSpeechModule("tiny", codebook_size=task.codes, learning_rate=3e-3, warmup_steps=warmup)
+        limits: dict[str, Any] = {"max_steps": task.steps, "max_epochs": -1, "limit_val_batches": 0}
+        trainer = quiet_trainer([watch], gradient_clip_val=1.0, **limits)
+        began = time.process_time()
+        trainer.fit(module, datamodule=data)
+    return module, watch, time.process_time() - began
+
+
+def _loss(module: LinaSpeechModule, batches: Any) -> float:
+    loader = DataLoader(batches, batch_size=None)  # a list would be taken for several loaders
+    (found,) = quiet_trainer([]).validate(module, dataloaders=loader, verbose=False)
+    return float(found["val_loss"])
+
+
+def _exchanged(batches: Any) -> Iterator[dict[str, Any]]:
+    for batch in batches:
+        yield {**batch, **{name: batch[name].roll(1, 0) for name in ("text", "text_lengths")}}
+
+
+def _counted(data: TextSpeechDataModule) -> dict[str, float]:
+    train, val = (
+        [torch.as_tensor(rows[row]["codes"])[0] for row in range(len(rows))]
+        for rows in (data.train_set, _held_out(data))
+    )
+    n_codes = data.codec.codebook_size
+    return {"unigram": unigram_loss(train, val, n_codes), "bigram": bigram_loss(train, val, n_codes).loss}

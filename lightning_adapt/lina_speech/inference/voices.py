@@ -1,0 +1,80 @@
+"""Which voice speaks which text: one state for all, one per text, or none; torch only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from lightning_adapt._shared.checks import problem
+
+if TYPE_CHECKING:
+    from lightning_adapt.lina_speech.model.model import LinaModel
+    from lightning_adapt.lina_speech.model.state import State
+
+    Voices: TypeAlias = State | Sequence[State | None] | None
+
+__all__ = ["batch_of_voices", "voice_per_text"]
+
+
+def voice_per_text(
+    model: LinaModel, voice: Voices, n_texts: int, initial_state: State | None = None
+) -> list[State | None]:
+    """Return a voice, or None, for each text.
+
+    Args:
+        model: The model that will speak.
+        voice: A state of one stream for all texts, a state of as many streams as texts, a list with a state or None
+            per text, or None.
+        n_texts: Number of texts.
+        initial_state: What stands for None, of one stream.
+
+    Returns:
+        States of one stream, or None.
+
+    Raises:
+        TypeError: If it is neither states nor None.
+        ValueError: If there are more or fewer voices than texts, or one belongs to a model of other sizes.
+    """
+    from lightning_adapt.lina_speech.model.state import State
+
+    voices: list[State | None] = [None] * n_texts
+    if voice is None:
+        pass
+    elif isinstance(voice, State):
+        voices = [voice] * n_texts if voice.batch_size == 1 else list(voice.split())
+    elif isinstance(voice, Sequence) and all(item is None or isinstance(item, State) for item in voice):
+        voices = list(voice)
+    else:
+        raise TypeError(problem("voice", "a State, a list of them, or None", voice, "Load one with State.load(path)."))
+    if len(voices) != n_texts:
+        remedy = "Pass one voice for all texts, or one per text."
+        raise ValueError(problem("voice", f"one, or as many as texts ({n_texts})", len(voices), remedy))
+    layout = model.initial_state(1).layout()
+    voices = [initial_state if item is None else item for item in voices]
+    for number, item in enumerate(voices):
+        if item is not None:
+            name = "initial_state" if item is initial_state else f"voice[{number}]" if n_texts > 1 else "voice"
+            item.check(layout, name)
+            if item.batch_size != 1:
+                remedy = "Take one with state.split()."
+                raise ValueError(problem(name, "the state of one stream", f"{item.batch_size} streams", remedy))
+    return voices
+
+
+def batch_of_voices(model: LinaModel, voices: Sequence[State | None]) -> State:
+    """Return the state that a batch of streams starts from.
+
+    Args:
+        model: The model that will speak.
+        voices: A state of one stream, or None for the model's own beginning, per stream.
+
+    Returns:
+        A state of as many streams, on the device and in the float type of the model's own.
+    """
+    from lightning_adapt.lina_speech.model.state import State
+
+    own = model.initial_state(1)
+    like = own.gla[0]
+    if all(voice is None for voice in voices):
+        return model.initial_state(len(voices))
+    return State.cat([own if voice is None else voice.map(lambda value: value.to(like)) for voice in voices])
