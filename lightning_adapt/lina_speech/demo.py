@@ -72,7 +72,7 @@ def run(context: DemoContext) -> Section:
     require("figures", "The Lina-Speech demo", "matplotlib")
     require("speech", "The Lina-Speech demo", "torchaudio", "safetensors")
     began = time.perf_counter()
-    task = Task(2, 20, 32, 25, 500, 2) if context.quick else Task(4, 50, 96, 100, 1400, 8)
+    task = Task(2, 20, 32, 25, 500, 2) if context.quick else Task(3, 100, 64, 130, 450, 8)
     context.start(total=task.steps)
     with one_thread():
         found = fit(task, context.advance, context.doing)
