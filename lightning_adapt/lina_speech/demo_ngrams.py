@@ -72,7 +72,7 @@ def bigram_loss(
     """Return the cross-entropy under a bigram that is mixed with the unigram (Jelinek and Mercer, 1980).
 
     p(b | a) = w c(a, b) / c(a) + (1 - w) p(b), with p(b) the add-one unigram; it is p(b) where `a` never came. The
-    code before the first one is a begin of its own.
+    code before the first one is a begin mark of its own.
 
     Args:
         train: Codes of the training utterances. Shapes (N,).
@@ -85,7 +85,7 @@ def bigram_loss(
     """
     size, p_single = n_codes + 1, unigram(train, n_codes)
     before, after = _pairs(train, n_codes)
-    # the begin stands where the end would, which nothing comes after
+    # the begin mark stands where the end would, which nothing comes after
     counts = torch.bincount(before * size + after, minlength=size * size).view(size, size).double()
     seen = counts.sum(1)
     before, after = _pairs(val, n_codes)

@@ -75,15 +75,15 @@ class LinaSpeechModule(Speaking, LightningModule):
 
     Attributes:
         initial_state: A `State` that all utterances start from, in training, evaluation and speech without a voice; of
-            one stream; None for zeros. Set it, or make it a property of a subclass, so that it may be of parameters;
-            as a plain attribute it is in no checkpoint (`State.save`).
+            one stream; None for zeros. Set it, or override it by a property in a subclass, of parameters if you like;
+            as a plain attribute it is in no checkpoint: keep it with `State.save`.
 
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If an argument is out of range, codec or tokenizer do not fit the model, or a checkpoint was made
             with others.
-        MisconfigurationException: If the codec or tokenizer of the DataModule is none, another one, or does not fit;
-            if a batch is none.
+        MisconfigurationException: If what the DataModule offers as codec or tokenizer is not one, is another one, or
+            does not fit; if a batch has another form.
     """
 
     initial_state: State | None = None

@@ -38,7 +38,7 @@ class SpeechParts:
         tokenizer: A tokenizer, the name or file of one, or None.
 
     Raises:
-        TypeError: If they are none.
+        TypeError: If one is not a codec or not a tokenizer.
         OSError: If there is no such file or name.
         ValueError: If they do not fit the model.
     """
@@ -114,7 +114,7 @@ class SpeechParts:
             checkpoint: What was loaded.
 
         Raises:
-            ValueError: If it is none of `LinaSpeechModule`, or has another one, both fingerprints named.
+            ValueError: If it is not from a `LinaSpeechModule`, or has another one, both fingerprints named.
         """
         saved: Any = checkpoint.get(_KEY)
         read_version(saved, _VERSION, "LinaSpeechModule")

@@ -46,7 +46,7 @@ class Samples:
         self.shown: list[Shown] = []
 
     def warn(self, trainer: Any, can_speak: bool) -> None:
-        """Say at the begin of a fit why there will be no audio, where there will be none.
+        """Say at the beginning of a fit why there will be no audio, if there will be none.
 
         Args:
             trainer: The Trainer.

@@ -18,7 +18,7 @@ __all__ = ["SpeechMetrics", "counted_targets", "target_losses"]
 
 
 def counted_targets(targets_BTQ: Tensor) -> Tensor:
-    """Say which targets count: codes and EOA. BOA is given, and PAD is none.
+    """Say which targets count: codes and EOA. BOA is given, and PAD is padding.
 
     Args:
         targets_BTQ: Ids. Any shape, dtype int64.

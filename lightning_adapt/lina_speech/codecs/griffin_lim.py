@@ -26,8 +26,8 @@ class BlockGriffinLim:
     """Griffin-Lim with momentum (Griffin and Lim 1984; Perraudin et al. 2013), frame by frame as RTISI-LA does it.
 
     Real-time iterative spectrogram inversion with look-ahead (Zhu, Beauregard and Wyse 2007): the phases of a block
-    and of some frames behind it are improved together, while what the frames before have added to their samples stays
-    as it is. Then the block is final, and the frames behind it start the next block from their phases so far. A frame
+    and of some frames after it are improved together, while what the frames before have added to their samples stays
+    as it is. Then the block is final, and the frames after it start the next block from their phases so far. A frame
     that comes in starts from phases of a fixed table, so nothing is drawn.
 
     The result is a function of the blocks alone: the same magnitudes in the same blocks give the same samples.
@@ -42,7 +42,7 @@ class BlockGriffinLim:
         self._n_fft, self._hop = n_fft, hop_length
         self._window = torch.hann_window(n_fft, device=device, dtype=torch.float32)
         self._table = _phase_table(n_fft // 2 + 1).to(device)
-        self._phases = self._table[:0]  # of the frames behind the last block
+        self._phases = self._table[:0]  # of the frames after the last block
         self._frame = 0  # number of the first frame of the next block
         # what frames so far add to samples to come; float32 whatever torch's default is
         self._tail = torch.zeros(n_fft - hop_length, device=device, dtype=torch.float32)
@@ -52,7 +52,7 @@ class BlockGriffinLim:
         """Return the samples of the first frames given; they stay as they are.
 
         Args:
-            magnitudes_WF: Magnitudes of the block and of the frames behind it, shape (W, F), float32, above 0.
+            magnitudes_WF: Magnitudes of the block and of the frames after it, shape (W, F), float32, above 0.
             n_final: Frames of the block, 1..W. All further frames must be given again in the next call.
 
         Returns:
@@ -74,7 +74,7 @@ class BlockGriffinLim:
         return samples[:end] / covered[:end]
 
     def tail(self) -> Tensor:
-        """Return the samples behind the last block, shape (n_fft - hop,), float32: the end of the audio."""
+        """Return the samples after the last block, shape (n_fft - hop,), float32: the end of the audio."""
         return self._tail / self._tail_cover.clamp(min=_FAINTEST_COVER)
 
     def _start(self, n_frames: int) -> Tensor:

@@ -138,7 +138,7 @@ class KMeansMelCodec:
         """Return the codes of mono audio at `sample_rate_hz`.
 
         Args:
-            audio: Shape (S,) or (B, S), float32, in [-1, 1]. Silence behind a recording does not change the codes of
+            audio: Shape (S,) or (B, S), float32, in [-1, 1]. Silence after a recording does not change the codes of
                 its own ceil(S / hop) frames.
 
         Returns:

@@ -65,13 +65,13 @@ class MelFrames:
         self._inverse_MF = self._inverse_MF.to(device)
 
     def analyse(self, audio_BT: Tensor) -> Tensor:
-        """Return the log mel magnitudes of audio, silence before and behind it.
+        """Return the log mel magnitudes of audio, silence before and after it.
 
         Args:
             audio_BT: Shape (B, T), float32, T >= 1.
 
         Returns:
-            Shape (B, ceil(T / hop), M), float32. Silence behind a recording does not change its own frames.
+            Shape (B, ceil(T / hop), M), float32. Silence after a recording does not change its own frames.
         """
         n_samples = audio_BT.shape[1]
         before = (self.n_fft - self.hop_length) // 2

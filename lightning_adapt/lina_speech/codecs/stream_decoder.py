@@ -30,7 +30,7 @@ class WindowedStreamDecoder:
         hop_length: Samples per frame.
         block_frames: Frames whose audio is given out at once.
         left_frames: Frames of context before a block.
-        right_frames: Frames of context behind it; 0 for a causal decoder.
+        right_frames: Frames of context after it; 0 for a causal decoder.
         device: Where `decode` wants its codes.
 
     Raises:

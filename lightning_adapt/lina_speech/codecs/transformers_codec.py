@@ -155,7 +155,7 @@ class TransformersCodec:
         Args:
             block_frames: Frames whose audio is given out at once; None for a quarter of a second.
             left_frames: Frames of context before a block; None for what the model calls for.
-            right_frames: Frames of context behind it; None for what the model calls for (none where it is causal).
+            right_frames: Frames of context after it; None for what the model calls for (none where it is causal).
 
         Returns:
             The decoder; see `WindowedStreamDecoder` for latency and cost.

@@ -21,7 +21,7 @@ _CONTINUE = "Pass a model that takes one channel of audio, such as EnCodec at 24
 
 
 class StreamSizes(NamedTuple):
-    """Frames of a block of a stream, and of the context before and behind it."""
+    """Frames of a block of a stream, and of the context before and after it."""
 
     block: int
     left: int
@@ -38,7 +38,7 @@ class Kind:
         books: Model to tensors that hold one codebook each; signs as those of the centers.
         encode: (model, audio (B, 1, S), codebooks) to codes (B, at least so many codebooks, N).
         decode: (model, codes (B, Q, N)) to audio (B, S) or (B, 1, S).
-        context: (config, frames per second) to the frames of context before and behind a block.
+        context: (config, frames per second) to the frames of context before and after a block.
     """
 
     hop_length: Callable[[Any], int]

@@ -40,7 +40,7 @@ class WavTokenizerCodec:
     are babble to another. The fingerprint tells them apart.
 
     The decoder's group norms and attention see all frames it is given, so a stream, decoded in windows, only comes near
-    `decode`: each half second is decoded with two seconds before and half a second behind it, together as long as the
+    `decode`: each half second is decoded with two seconds before and half a second after it, together as long as the
     clips that the models were trained with.
 
     Args:
@@ -147,7 +147,7 @@ class WavTokenizerCodec:
         Args:
             block_frames: Frames whose audio is given out at once; None for half a second.
             left_frames: Frames of context before a block; None for two seconds.
-            right_frames: Frames of context behind it; None for half a second.
+            right_frames: Frames of context after it; None for half a second.
 
         Returns:
             The decoder; see `WindowedStreamDecoder` for latency and cost.

@@ -132,7 +132,7 @@ def cut_by_length(
     """Put items of like length into batches.
 
     Items go into buckets whose edges grow by a tenth, are shuffled inside each, and cut from the longest bucket to the
-    shortest, so that only the last batch is a rest.
+    shortest, so that only the last batch is a remainder.
 
     Args:
         frames: Frames of each item. Shape (I,).

@@ -42,7 +42,7 @@ class TextSpeechDataModule(OptionalHooks, LightningDataModule):
     too short, too long, without text) is left out, listed in `report` and in a JSON file, and counted in one warning.
 
     Batches are {"text" (B, M), "text_lengths" (B,), "codes" (B, Q, N), "code_lengths" (B,), "index" (B,), "speaker"
-    (B,)}, all int64, 0 behind the end of each row. "index" is the (first) row of the set; "speaker" is a number among
+    (B,)}, all int64, 0 after the end of each row. "index" is the (first) row of the set; "speaker" is a number among
     `speakers`, -1 for a speaker that is not there. Training batches are planned by `LengthBatchSampler`: at most
     `tokens_per_batch` padded frames, and some items are joins of utterances of one speaker, up to `max_seconds`; where
     no row names its speaker, all are taken for one.

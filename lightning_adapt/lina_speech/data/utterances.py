@@ -22,7 +22,7 @@ class Utterances(Dataset[dict[str, Any]]):
 
     `utterances[3]` is {"codes": (Q, N) int64, "text": str, "speaker": str, "id": str, "seconds": float, "index": 3}.
     `utterances[[(0,), (4, 2)]]` is a batch (see `pad_batch`) of two items, the second of which is rows 4 and 2 joined:
-    their texts with a space between, their codes one behind the other. Its "index" is the first row of each item, its
+    their texts with a space between, their codes one after the other. Its "index" is the first row of each item, its
     "speaker" the number of the speaker's name among the speakers, -1 for one that is not there.
 
     Args:
@@ -127,7 +127,7 @@ def pad_batch(items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         items: Each {"text": token ids (a list), "codes": shape (Q, N), "index": int, "speaker": int}.
 
     Returns:
-        "text" (B, M) and "codes" (B, Q, N), 0 behind the end of each, with "text_lengths" and "code_lengths" (B,),
+        "text" (B, M) and "codes" (B, Q, N), 0 after the end of each, with "text_lengths" and "code_lengths" (B,),
         "index" and "speaker" (B,). All int64.
 
     Example:

@@ -43,7 +43,7 @@ class GeneratedCodes:
 
 
 class CodeStreams:
-    """Streams that are decoded together, in any portions.
+    """Streams that are decoded together, in portions of any size.
 
     Codebook 0 decides where a stream ends, at its first EOA; the others follow i frames behind by the delay pattern,
     and no codebook can break that pattern. The first frame cannot be the end. A stream that has ended costs nothing
@@ -99,7 +99,7 @@ class CodeStreams:
 
     @property
     def column(self) -> int:
-        """Columns decoded so far: a frame is complete Q - 1 columns behind its first code."""
+        """Columns decoded so far: a frame is complete Q - 1 columns after its first code."""
         return self._column
 
     @property
@@ -147,7 +147,7 @@ class CodeStreams:
         ends = self._ends if everyone else self._ends[rows]
         if self._column > self.max_frames + 1:
             return ends
-        now = codes[:, 0] == EOA  # again later, behind the first one, where `minimum` keeps that
+        now = codes[:, 0] == EOA  # again later, after the first one, where `minimum` keeps that
         if self._column == self.max_frames + 1:
             self._cut[rows] = (ends == self._never) & ~now
             now = torch.ones_like(now)
@@ -159,7 +159,7 @@ class CodeStreams:
         return ends
 
     def _delayed(self, codes: Tensor, ends: Tensor) -> Tensor:
-        """Put BOA before the begin and EOA behind the end of each codebook."""
+        """Put BOA before the beginning and EOA after the end of each codebook."""
         n_codebooks = codes.shape[1]
         if n_codebooks > 1 or self._column > self.max_frames:  # a single codebook says its EOA itself
             behind = self._column - self._offsets  # of each codebook, the column of codebook 0 with the same frame

@@ -36,7 +36,7 @@ def text_coverage(alignment_NM: Tensor) -> float:
 def backward_share(alignment_NM: Tensor) -> float:
     """Return how far the attention went back in the text, as a share of the text's length.
 
-    D = 1/(M-1) sum_n max(0, p_{n-1} - p_n) with the expected place p_n = sum_m m A_nm. A reading that goes on only has
+    D = 1/(M-1) sum_n max(0, p_{n-1} - p_n) with the expected place p_n = sum_m m A_nm. A reading that only goes on has
     D = 0; one that repeats the whole text once has D near 1.
 
     Args:

@@ -27,7 +27,7 @@ class SamplingOptions:
 
     Attributes:
         temperature: Divides the logits, >= 0; 0 always takes the most probable code.
-        top_k: Draw among the so many most probable codes; more than there are, or None, for all.
+        top_k: Draw among this many of the most probable codes; more than there are, or None, for all.
         top_p: Draw among the fewest most probable codes that together have this probability, in (0, 1]; 1 for all.
         first_greedy_codebook: Codebooks from this one on (0-based) take the most probable code; the authors draw
             codebook 0 alone. None draws all.

@@ -107,7 +107,7 @@ class Speaker:
             texts: The texts, for `Speech.text`.
             voice: One voice for all texts, or one (or None) per text; None for the model's own.
             temperature: Divides the logits; 0 takes the most probable code.
-            top_k: Draw among the so many most probable codes; None for all.
+            top_k: Draw among this many of the most probable codes; None for all.
             top_p: Draw among the fewest codes that together have this probability.
             first_greedy_codebook: Codebooks from this one on are not drawn; None draws all.
             max_seconds: Longest audio of a text.

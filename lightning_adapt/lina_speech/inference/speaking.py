@@ -48,7 +48,7 @@ class Speaking:
             texts: What to say.
             voice: One voice for all texts, or one (or None) per text; None for the model's own.
             temperature: Divides the logits; 0 takes the most probable code.
-            top_k: Draw among the so many most probable codes; None for all.
+            top_k: Draw among this many of the most probable codes; None for all.
             top_p: Draw among the fewest codes that together have this probability.
             max_seconds: Longest audio of a text; None for that of the module.
             n_best: Attempts per text; the one whose attention read the text best is kept.

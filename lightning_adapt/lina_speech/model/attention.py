@@ -1,6 +1,6 @@
 """Cross-attention from the audio stream to the text: plain, and blind (by place), the authors' choice.
 
-With LN layer normalisation behind each map, c the encoded text and x the audio stream:
+With LN layer normalisation after each map, c the encoded text and x the audio stream:
 
     plain   softmax(LN(Wq x) LN(Wk c)^T / sqrt(E)) LN(Wv c)              per head of width E = D / H
     blind   r = softmax(LN(Wq x) LN(Wk c)^T / sqrt(D)) P                 one head; P are sinusoids of the places 0..M-1
@@ -77,7 +77,7 @@ class CrossOutput(NamedTuple):
     Attributes:
         y: What is added to the stream. Shape (B, T, D).
         attention_BTM: Weights over the tokens, before dropout; the mean over heads if attention is plain.
-        gla: State of the recurrence of blind attention behind the last real step, or None. Shape (B, H, K, V).
+        gla: State of the recurrence of blind attention after the last real step, or None. Shape (B, H, K, V).
         conv: Last inputs of its convolution, or None.
     """
 
@@ -140,7 +140,7 @@ class PlainCrossAttention(nn.Module):
         return x.view(batch, length, self.n_heads, width // self.n_heads).transpose(1, 2)
 
     def _drop(self, weights: Tensor, memory: TextMemory) -> Tensor:
-        """Return weights behind dropout, in the dtype of what they weigh."""
+        """Return weights after dropout, in the dtype of what they weigh."""
         kept: Tensor = self.dropout(weights) if self.training else weights
         return kept.to(memory.values_BHME.dtype)
 
@@ -188,7 +188,7 @@ class BlindCrossAttention(PlainCrossAttention):
             conv: Inputs of its convolution before the first step; None for zeros.
             mask_BT: True at real steps; None for all. Shape (B, T), bool.
             lengths_B: Real steps per row; None for all. Shape (B,), int64.
-            output_state: Whether to return the state behind the last real step.
+            output_state: Whether to return the state after the last real step.
 
         Returns:
             What to add to the stream, the weights, and the state.

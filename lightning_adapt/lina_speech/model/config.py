@@ -25,7 +25,7 @@ class LinaConfig:
     Args:
         d_model: Width of the residual stream [D].
         n_encoder_layers: Recurrent blocks before the cross-attention.
-        n_decoder_layers: Recurrent blocks behind it.
+        n_decoder_layers: Recurrent blocks after it.
         n_heads: Heads of the recurrent blocks and of plain cross-attention [H].
         expand_k: Width of queries and keys over `d_model` [K = D * expand_k / H].
         expand_v: Width of values over `d_model` [V = D * expand_v / H].
@@ -40,9 +40,9 @@ class LinaConfig:
         text_vocab_size: Text ids, the special ones included.
         short_conv: Whether q, k and v pass a causal depthwise convolution of width 4, with SiLU.
         tie_embeddings: Whether the output heads are the input tables.
-        text_dropout: Share of the text encoder's residual stream set to 0 behind each block, in [0, 1).
+        text_dropout: Share of the text encoder's residual stream set to 0 after each block, in [0, 1).
         attention_dropout: Share of cross-attention weights set to 0, in [0, 1).
-        dropout: Share of the audio residual stream set to 0 behind each recurrent block, in [0, 1).
+        dropout: Share of the audio residual stream set to 0 after each recurrent block, in [0, 1).
         gate_rank: Rank of the map from the input to the forget gates.
         gate_normalizer: Divides the log of the gates, which keeps them near 1 [tau].
         gate_bias_init: None: gate biases start at 0, a memory of about 1.44 tau = 23 steps in every channel. (a, b):

@@ -11,23 +11,23 @@ from lightning_adapt._shared.checks import problem
 
 __all__ = ["BOA", "CODE_OFFSET", "EOA", "PAD", "delay_codes", "undelay_codes"]
 
-PAD, BOA, EOA = 0, 1, 2  # padding, begin of audio, end of audio
+PAD, BOA, EOA = 0, 1, 2  # padding, beginning of audio, end of audio
 CODE_OFFSET = 3  # code c of the codec is id c + 3
 
 
 def delay_codes(codes_BQN: Tensor, lengths_B: Tensor) -> Tensor:
-    """Delay codebook i by i frames, and frame the codes by begin and end ids.
+    """Delay codebook i by i frames, and frame the codes with begin and end ids.
 
     n frames become n + Q + 1 columns; row i (from 0) is (i + 1) x BOA, the codes + 3, (Q - i) x EOA. A model that
     predicts column t + 1 from columns 0..t so sees codebooks 0..i-1 of a frame before it predicts codebook i. Train
     on inputs `ids[:, :-1]` and targets `ids[:, 1:]`, and leave out targets that are BOA or PAD. Same as the authors'.
 
     Args:
-        codes_BQN: Codes 0..codebook_size-1; what lies behind a row's length is ignored. Shape (B, Q, N), integers.
+        codes_BQN: Codes 0..codebook_size-1; what lies after a row's length is ignored. Shape (B, Q, N), integers.
         lengths_B: Frames per row, from 0 to N. Shape (B,), integers.
 
     Returns:
-        Ids, PAD behind each row's end. Shape (B, N + Q + 1, Q), int64, on the device of the codes.
+        Ids, PAD after each row's end. Shape (B, N + Q + 1, Q), int64, on the device of the codes.
 
     Raises:
         ValueError: If the shapes do not belong together.
@@ -62,7 +62,7 @@ def undelay_codes(ids_TQ: Tensor) -> Tensor:
 
     The first codebook decides where the audio ends: at its first EOA or PAD, or, in a sequence that was cut off, at
     the last frame that has all its codebooks. A sampled sequence may hold special ids elsewhere: these become code 0.
-    To lose no frame, go on for Q - 1 columns behind the first EOA of codebook 0.
+    To lose no frame, go on for Q - 1 columns after the first EOA of codebook 0.
 
     Args:
         ids_TQ: Ids, the first column of BOA included. Shape (T, Q), integers.

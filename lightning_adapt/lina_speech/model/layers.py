@@ -45,7 +45,7 @@ class BlockOutput(NamedTuple):
 
     Attributes:
         y: Output. Shape of the input.
-        gla: State behind the last real step, or None where it was not asked for. Shape (B, H, K, V), float32.
+        gla: State after the last real step, or None where it was not asked for. Shape (B, H, K, V), float32.
         conv: Last inputs of the short convolution, or None without one. Shape (B, 3, C), float32.
     """
 
@@ -192,7 +192,7 @@ class GLAMixer(nn.Module):
             conv: Inputs of the convolution before the first step; None for zeros. Shape (B or 1, 3, C).
             mask_BT: True at real steps, which come first in a row; None for all. Shape (B, T), bool.
             lengths_B: Real steps per row, the sums of the mask; None for all. Shape (B,), int64.
-            output_state: Whether to return the state behind the last real step.
+            output_state: Whether to return the state after the last real step.
 
         Returns:
             The output, and what a later call goes on from.
@@ -264,12 +264,12 @@ class MixingBlock(nn.Module):
         lengths_B: Tensor | None = None,
         output_state: bool = False,
     ) -> BlockOutput:
-        """Return the stream behind the block; arguments as in `GLAMixer.forward`."""
+        """Return the stream after the block; arguments as in `GLAMixer.forward`."""
         mixed: BlockOutput = self.mixer(self.mixer_norm(x_BTD), state, conv, mask_BT, lengths_B, output_state)
         return BlockOutput(self._rest(x_BTD + mixed.y), mixed.gla, mixed.conv)
 
     def step(self, x_BD: Tensor, state: Tensor | None, conv: Tensor | None) -> BlockOutput:
-        """Return the stream behind the block for one step; x of shape (B, D)."""
+        """Return the stream after the block for one step; x of shape (B, D)."""
         mixed = self.mixer.step(self.mixer_norm(x_BD), state, conv)
         return BlockOutput(self._rest(x_BD + mixed.y), mixed.gla, mixed.conv)
 

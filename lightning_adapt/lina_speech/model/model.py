@@ -47,7 +47,7 @@ class LinaOutput(NamedTuple):
 
     Attributes:
         logits: Logits of the next ids of every codebook. Shape (B, T, Q, V), V = codebook_size + 3.
-        state: State behind the last real step of each row; None if not asked for.
+        state: State after the last real step of each row; None if not asked for.
         attention: Weights over the text tokens; None if not asked for. Shape (B, T, M).
     """
 
@@ -61,7 +61,7 @@ class StepOutput(NamedTuple):
 
     Attributes:
         logits: Logits of the next ids of every codebook. Shape (B, Q, V), V = codebook_size + 3.
-        state: State behind the step.
+        state: State after the step.
         attention: Weights over the text tokens; None if not asked for. Shape (B, M).
     """
 
@@ -80,7 +80,7 @@ class LinaModel(nn.Module):
             rest anew: about a third more time for a fraction of the memory, and the same gradients.
 
     Raises:
-        TypeError: If the configuration is none.
+        TypeError: If `config` is not a `LinaConfig`.
         ValueError: If there is no such backend.
 
     Example:
@@ -122,7 +122,7 @@ class LinaModel(nn.Module):
         """Encode texts once for all steps.
 
         Args:
-            text_BM: Text ids, 0 behind a row's end. Shape (B, M), int64.
+            text_BM: Text ids, 0 after a row's end. Shape (B, M), int64.
             text_lengths_B: Real ids per row. Shape (B,), integers.
 
         Returns:
@@ -148,14 +148,14 @@ class LinaModel(nn.Module):
         """Predict every next column of a stretch of delayed ids at once.
 
         Args:
-            text_BM: Text ids, 0 behind a row's end. Shape (B, M), int64.
+            text_BM: Text ids, 0 after a row's end. Shape (B, M), int64.
             text_lengths_B: Real ids per row. Shape (B,), integers.
-            inputs_BTQ: Delayed audio ids, PAD behind a row's end. Shape (B, T, Q), int64.
+            inputs_BTQ: Delayed audio ids, PAD after a row's end. Shape (B, T, Q), int64.
             lengths_B: Real columns per row; None for all T. Shape (B,), integers. Needed where the state of padded rows
                 is asked for; logits of real columns do not depend on it.
             state: State before the first column, of B streams or of one for all; None for zeros, the start of an
                 utterance. Gradients reach its tensors.
-            output_state: Whether to return the state behind the last real column.
+            output_state: Whether to return the state after the last real column.
             output_attention: Whether to return the attention weights, in training as in evaluation.
 
         Returns:
@@ -220,7 +220,7 @@ class LinaModel(nn.Module):
             output_attention: Whether to return the attention weights.
 
         Returns:
-            Logits, the state behind the column, and the weights if asked for.
+            Logits, the state after the column, and the weights if asked for.
 
         Raises:
             ValueError: If the state is of another model, or batch sizes differ.

@@ -23,7 +23,7 @@ _KIND, _VERSION = "lightning_adapt.lina_speech.State", "1"
 
 @dataclass(frozen=True)
 class State:
-    """State of B streams behind some steps; its size does not depend on how many.
+    """State of B streams after some steps; its size does not depend on how many.
 
     States are values: every method returns a new one, which may share memory with the old one.
 

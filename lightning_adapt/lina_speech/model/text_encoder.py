@@ -4,7 +4,7 @@ With LN layer normalisation, `n_text_layers` times
 
     x <- x + Attention(LN(x));  x <- x + SwiGLU(LN(x));  x <- dropout(x)
 
-One fused map with bias gives q, k and v, there is no output map and no norm behind the last block, as in the authors'
+One fused map with bias gives q, k and v, there is no output map and no norm after the last block, as in the authors'
 code. The first half of each head's channels is turned by the angles of RoPE (Su et al., 2021, arXiv 2104.09864; base
 10,000, channel i paired with channel i + half). Differs from the authors' code in nothing we know of; which half of a
 head they turn was not to be found.
@@ -48,7 +48,7 @@ class TextEncoder(nn.Module):
             mask_BM: True at real tokens. Shape (B, M), bool.
 
         Returns:
-            One vector per token; those behind a row's end have no meaning but are finite. Shape (B, M, D).
+            One vector per token; those after a row's end have no meaning but are finite. Shape (B, M, D).
         """
         n_tokens = text_BM.shape[1]
         itself = torch.eye(n_tokens, dtype=torch.bool, device=text_BM.device)
@@ -74,7 +74,7 @@ class TextBlock(nn.Module):
         self.dropout = nn.Dropout(config.text_dropout)
 
     def forward(self, x_BMD: Tensor, attends_B1MM: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the stream behind the block; `turn` is what `rotary_angles` gave."""
+        """Return the stream after the block; `turn` is what `rotary_angles` gave."""
         batch, n_tokens, width = x_BMD.shape
         qkv = self.qkv(self.attention_norm(x_BMD)).view(batch, n_tokens, 3, self.n_heads, width // self.n_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, M, E) each
