@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import _harness as h
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torch.utils.data import DataLoader
-from typing_extensions import override
+from lightning.pytorch import Trainer
 
 from lightning_adapt._shared.demo_training import quiet_trainer
 from lightning_adapt.lina_speech.corpus.voices import SynthesisedVoices
 from lightning_adapt.lina_speech.data.datamodule import TextSpeechDataModule
-from lightning_adapt.lina_speech.demo_ngrams import bigram_loss, unigram_loss
+from lightning_adapt.lina_speech.held_out import LossCurve, counted_losses, held_out_loss, with_exchanged_texts
 from lightning_adapt.lina_speech.module import LinaSpeechModule
 
 OURS, SHUFFLED, UNTRAINED = "Lina-Speech, tiny", "the same, texts exchanged (control)", "untrained (control)"
@@ -95,25 +93,6 @@ class Outcome(NamedTuple):
     speech: dict[str, Any]
 
 
-class _Curve(Callback):
-    """Notes the training loss, averaged over some steps."""
-
-    every = 20
-
-    def __init__(self) -> None:
-        self.points: list[tuple[int, float]] = []
-        self._since: list[float] = []
-
-    @override
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self._since.append(float(outputs["loss"]))
-        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
-            self.points.append((trainer.global_step, sum(self._since) / len(self._since)))
-            self._since = []
-
-
 # -- data --------------------------------------------------------------------------------------------------------------
 def synthesised(setting: Setting, seed: int) -> SynthesisedVoices:
     """Return the corpus of a seed: the same voices, other sentences."""
@@ -138,16 +117,11 @@ def data_of(rows: Rows, fit: Fit, folder: Path, seed: int, **options: Any) -> Te
     return TextSpeechDataModule(rows, **{**sizes, **more, **options})
 
 
-def codes_of(dataset: Any) -> list[torch.Tensor]:
-    """Return the codes of the first codebook, an utterance each."""
-    return [dataset[row]["codes"][0] for row in range(len(dataset))]
-
-
 # -- training ----------------------------------------------------------------------------------------------------------
 def train(module: LinaSpeechModule, data: TextSpeechDataModule, fit: Fit) -> Trained:
     """Train, and take the time of the fit alone; codec and codes are made before."""
     data.prepare_data()
-    curve = _Curve()
+    curve = LossCurve(every=20)
     trainer = quiet_trainer(
         [curve],
         max_steps=fit.steps,
@@ -161,26 +135,9 @@ def train(module: LinaSpeechModule, data: TextSpeechDataModule, fit: Fit) -> Tra
     return Trained(module, data, trainer, curve.points, time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def val_loss(module: LinaSpeechModule, batches: Any) -> float:
-    """Return the validation loss, nats per target."""
-    loader = DataLoader(batches, batch_size=None)  # a list would be taken for several loaders
-    (found,) = quiet_trainer([]).validate(module, dataloaders=loader, verbose=False)
-    return found["val_loss"]
-
-
-def exchanged(batches: Any) -> Iterator[dict[str, Any]]:
-    """Give every utterance the text of its neighbour in the batch."""
-    for batch in batches:
-        texts = {name: batch[name].roll(1, 0) for name in ("text", "text_lengths")}
-        yield {**batch, **texts}
-
-
 def counted(data: TextSpeechDataModule) -> tuple[h.Run, h.Run]:
     """Return the rows of the unigram and of the bigram of the training codes."""
-    train_codes, val_codes = codes_of(data.train_set), codes_of(data.val_set)
-    n_codes = data.codec.codebook_size
-    pair = bigram_loss(train_codes, val_codes, n_codes)
-    single = unigram_loss(train_codes, val_codes, n_codes)
+    single, pair = counted_losses(data)
     return {"loss": single}, {"loss": pair.loss, "weight": pair.weight}
 
 
@@ -251,9 +208,9 @@ class Bench:
         fresh = fresh_module(self.setting, self.setting.fit, seed)
         times = {"wall": trained.wall, "cpu": trained.cpu, "curve": trained.curve}
         return {
-            OURS: {"loss": val_loss(module, batches), **times},
-            SHUFFLED: {"loss": val_loss(module, list(exchanged(batches)))},
-            UNTRAINED: {"loss": val_loss(fresh, batches)},
+            OURS: {"loss": held_out_loss(module, batches), **times},
+            SHUFFLED: {"loss": held_out_loss(module, list(with_exchanged_texts(batches)))},
+            UNTRAINED: {"loss": held_out_loss(fresh, batches)},
             UNIGRAM: single,
             BIGRAM: pair,
         }
@@ -268,10 +225,10 @@ class Bench:
         data = data_of(train_rows, fit, folder, seed, val=val_rows, **known)
         data.prepare_data()
         data.setup("fit")
-        before = val_loss(module, list(data.val_dataloader()))
+        before = held_out_loss(module, list(data.val_dataloader()))
         trained = train(module, data, fit)
         single, pair = counted(data)
-        loss = val_loss(module, list(data.val_dataloader()))
+        loss = held_out_loss(module, list(data.val_dataloader()))
         (speech,) = module.generate([val_rows[0]["text"]], max_seconds=12.0, seed=seed)
         ours = {"loss": loss, "wall": trained.wall, "cpu": trained.cpu, "curve": trained.curve}
         ours["stopped"] = float(speech.stopped)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
-from torch.utils.data import DataLoader
-from typing_extensions import override
 
 from lightning_adapt._shared.demo_training import quiet_trainer
 from lightning_adapt.lina_speech.corpus.voices import SynthesisedVoices
 from lightning_adapt.lina_speech.data.datamodule import TextSpeechDataModule
-from lightning_adapt.lina_speech.demo_ngrams import bigram_loss, unigram_loss
+from lightning_adapt.lina_speech.held_out import LossCurve, counted_losses, held_out_loss, with_exchanged_texts
 from lightning_adapt.lina_speech.module import LinaSpeechModule
 
 __all__ = ["SENTENCE", "Found", "Task", "fit", "prepare"]
@@ -75,25 +72,6 @@ class Found(NamedTuple):
     labels: list[str]
 
 
-class _Watch(Callback):
-    """Moves the bar, and notes the training loss."""
-
-    def __init__(self, advance: Callable[[], None]) -> None:
-        self.advance = advance
-        self.curve: list[tuple[int, float]] = []
-        self._since: list[float] = []
-
-    @override
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self._since.append(float(outputs["loss"]))
-        if len(self._since) == _EVERY:
-            self.curve.append((trainer.global_step, sum(self._since) / _EVERY))
-            self._since = []
-        self.advance()
-
-
 def prepare(task: Task, folder: Path) -> TextSpeechDataModule:
     """Let the voices speak, fit the codec, and encode the sentences.
 
@@ -127,11 +105,12 @@ def fit(task: Task, advance: Callable[[], None] = lambda: None, doing: Callable[
         doing("voices and codec")
         data = prepare(task, Path(folder))
         doing("the tiny model")
-        module, watch, seconds = _train(task, data, advance)
+        module, curve, seconds = _train(task, data, advance)
         doing("listening")
         batches = list(data.val_dataloader())
-        losses = _counted(data)
-        losses |= {"exchanged": _loss(module, list(_exchanged(batches))), "ours": _loss(module, batches)}
+        unigram, bigram = counted_losses(data)
+        losses = {"unigram": unigram, "bigram": bigram.loss, "ours": held_out_loss(module, batches)}
+        losses["exchanged"] = held_out_loss(module, list(with_exchanged_texts(batches)))
         sentences = [SENTENCE, *SynthesisedVoices(1, task.spoken - 1, seed=1).texts]
         said = module.generate(sentences, max_seconds=_LONGEST)
         original = dict(_held_out(data)[0])
@@ -142,7 +121,7 @@ def fit(task: Task, advance: Callable[[], None] = lambda: None, doing: Callable[
     stopped = sum(one.stopped for one in said)
     labels = ["start", *SENTENCE, "end"]  # the tokens of characters
     rate = data.codec.frame_rate_hz
-    return Found(losses, watch.curve, seconds, stopped, said[0], original, decoded, engine, rate, labels)
+    return Found(losses, curve.points, seconds, stopped, said[0], original, decoded, engine, rate, labels)
 
 
 def _held_out(data: TextSpeechDataModule) -> Any:
@@ -155,34 +134,14 @@ def _row_of(corpus: SynthesisedVoices, row: dict[str, Any]) -> int:
 
 def _train(
     task: Task, data: TextSpeechDataModule, advance: Callable[[], None]
-) -> tuple[LinaSpeechModule, _Watch, float]:
-    watch = _Watch(advance)
+) -> tuple[LinaSpeechModule, LossCurve, float]:
+    curve = LossCurve(_EVERY, advance)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         warmup = max(1, task.steps // 8)
         module = LinaSpeechModule("tiny", codebook_size=task.codes, learning_rate=3e-3, warmup_steps=warmup)
         limits: dict[str, Any] = {"max_steps": task.steps, "max_epochs": -1, "limit_val_batches": 0}
-        trainer = quiet_trainer([watch], gradient_clip_val=1.0, **limits)
+        trainer = quiet_trainer([curve], gradient_clip_val=1.0, **limits)
         began = time.process_time()
         trainer.fit(module, datamodule=data)
-    return module, watch, time.process_time() - began
-
-
-def _loss(module: LinaSpeechModule, batches: Any) -> float:
-    loader = DataLoader(batches, batch_size=None)  # a list would be taken for several loaders
-    (found,) = quiet_trainer([]).validate(module, dataloaders=loader, verbose=False)
-    return float(found["val_loss"])
-
-
-def _exchanged(batches: Any) -> Iterator[dict[str, Any]]:
-    for batch in batches:
-        yield {**batch, **{name: batch[name].roll(1, 0) for name in ("text", "text_lengths")}}
-
-
-def _counted(data: TextSpeechDataModule) -> dict[str, float]:
-    train, val = (
-        [torch.as_tensor(rows[row]["codes"])[0] for row in range(len(rows))]
-        for rows in (data.train_set, _held_out(data))
-    )
-    n_codes = data.codec.codebook_size
-    return {"unigram": unigram_loss(train, val, n_codes), "bigram": bigram_loss(train, val, n_codes).loss}
+    return module, curve, time.process_time() - began

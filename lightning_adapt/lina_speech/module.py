@@ -280,7 +280,7 @@ class LinaSpeechModule(Speaking, LightningModule):
     # -- optimizer ------------------------------------------------------------------------------------------------
     @override
     def configure_optimizers(self) -> Any:
-        groups = decay_groups(self.model, self.weight_decay)
+        groups = decay_groups(self, self.weight_decay)  # with what a subclass adds, such as states to start from
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas)
         factor = warmed_up_cosine(
             lambda: float(self.trainer.estimated_stepping_batches),

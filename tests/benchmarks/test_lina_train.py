@@ -94,7 +94,7 @@ def test_quick_fails_when_the_model_learns_nothing(script, small, monkeypatch, t
 def test_texts_are_exchanged_and_nothing_else(training):
     batch = {"text": torch.tensor([[1, 2], [3, 4], [5, 0]]), "text_lengths": torch.tensor([2, 2, 1])}
     batch |= {"codes": torch.arange(6).view(3, 1, 2)}
-    (found,) = training.exchanged([batch])
+    (found,) = training.with_exchanged_texts([batch])
     assert found["text"].tolist() == [[5, 0], [1, 2], [3, 4]]
     assert found["text_lengths"].tolist() == [1, 2, 2]
     assert torch.equal(found["codes"], batch["codes"])

@@ -10,7 +10,7 @@ from lightning_adapt.lina_speech.inference.generate import CodeStreams, generate
 from lightning_adapt.lina_speech.inference.ranking import best_candidate
 from lightning_adapt.lina_speech.inference.sampling import SamplingOptions, stream_key
 from lightning_adapt.lina_speech.inference.speaker import Speaker
-from lightning_adapt.lina_speech.inference.voices import batch_of_voices
+from lightning_adapt.lina_speech.inference.voice_states import batch_of_voices
 from lightning_adapt.lina_speech.model.delay import EOA, undelay_codes
 from lightning_adapt.lina_speech.model.state import State
 from tests.lina_speech.speech_parts import TEXTS, EndsSooner, Letters, lively, speaker

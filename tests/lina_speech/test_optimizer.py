@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_adapt.lina_speech.module import LinaSpeechModule
 from lightning_adapt.lina_speech.optimizer import check_betas, check_decay, decay_groups, rate_factor, warmed_up_cosine
-from tests.lina_speech.speech_parts import lively
+from tests.lina_speech.speech_parts import SMALL, lively
 
 
 @pytest.mark.parametrize("options", [{}, {"tie_embeddings": True}, {"short_conv": True, "cross_attention": "plain"}])
@@ -41,6 +42,16 @@ def test_states_and_frozen_weights():
     groups = decay_groups(Voice(), 0.1)
     assert [group["weight_decay"] for group in groups] == [0.0]
     assert [tuple(value.shape) for value in groups[0]["params"]] == [(2, 3, 4), (2, 2), (3,)]
+
+
+def test_the_module_trains_what_a_subclass_adds():
+    class Voiced(LinaSpeechModule):
+        def __init__(self):
+            super().__init__(n_audio_samples=0, overrides=SMALL)
+            self.voice = nn.ParameterList([nn.Parameter(torch.zeros(2, 2))])
+
+    groups = Voiced().configure_optimizers()["optimizer"].param_groups
+    assert any(value.shape == (2, 2) for group in groups for value in group["params"])
 
 
 @pytest.mark.parametrize(("warmup", "total"), [(0, 10), (3, 10), (5, 10), (500, 2000)])

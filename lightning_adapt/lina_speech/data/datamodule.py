@@ -19,8 +19,8 @@ from lightning_adapt._shared.resumable_loader import ResumableLoader
 from lightning_adapt._shared.sampling import check_fingerprint
 from lightning_adapt._shared.state import read_version, with_version
 from lightning_adapt.lina_speech.data.encode import Preparation
+from lightning_adapt.lina_speech.data.left_out import Report
 from lightning_adapt.lina_speech.data.length_sampler import FixedBatches, LengthBatchSampler
-from lightning_adapt.lina_speech.data.report import Report
 from lightning_adapt.lina_speech.data.sets import SpeechSets
 from lightning_adapt.lina_speech.data.split import checked_val
 from lightning_adapt.lina_speech.data.utterances import Utterances, describe_utterances

@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_adapt._shared.checks import check_positive, problem
 from lightning_adapt.lina_speech.data.audio import PIPELINE_VERSION, AudioError, mono, read_audio, trim_silence
 from lightning_adapt.lina_speech.data.code_cache import CodeCache, settings_key, write_beside
-from lightning_adapt.lina_speech.data.report import LeftOut, Report
+from lightning_adapt.lina_speech.data.left_out import LeftOut, Report
 from lightning_adapt.lina_speech.data.sources import Recording, Source, key_of
 
 __all__ = ["Encoded", "Preparation", "check_spoken", "encode_source", "find_encoded", "progress_bar"]

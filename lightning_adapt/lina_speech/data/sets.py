@@ -10,7 +10,7 @@ from typing import Any
 from lightning_adapt.lina_speech.data.code_cache import CodeCache
 from lightning_adapt.lina_speech.data.encode import Encoded, Preparation, encode_source, find_encoded
 from lightning_adapt.lina_speech.data.fitting import find_fitted, fit_codec
-from lightning_adapt.lina_speech.data.report import Report
+from lightning_adapt.lina_speech.data.left_out import Report
 from lightning_adapt.lina_speech.data.sources import Source
 from lightning_adapt.lina_speech.data.split import split_order, split_sizes
 from lightning_adapt.lina_speech.data.utterances import Utterances

@@ -18,11 +18,11 @@ from lightning_adapt.lina_speech.inference.generate import CodeStreams, Generate
 from lightning_adapt.lina_speech.inference.ranking import best_candidate
 from lightning_adapt.lina_speech.inference.sampling import SamplingOptions, stream_key
 from lightning_adapt.lina_speech.inference.speech import Speech
-from lightning_adapt.lina_speech.inference.voices import batch_of_voices, voice_per_text
+from lightning_adapt.lina_speech.inference.voice_states import batch_of_voices, voice_per_text
 from lightning_adapt.lina_speech.model.text_encoder import TEXT_PAD
 
 if TYPE_CHECKING:
-    from lightning_adapt.lina_speech.inference.voices import Voices
+    from lightning_adapt.lina_speech.inference.voice_states import Voices
     from lightning_adapt.lina_speech.model.model import LinaModel
     from lightning_adapt.lina_speech.model.state import State
 

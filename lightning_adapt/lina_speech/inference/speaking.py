@@ -12,7 +12,7 @@ from lightning_adapt.lina_speech.inference.speaker import Speaker
 from lightning_adapt.lina_speech.inference.speech import Speech
 
 if TYPE_CHECKING:
-    from lightning_adapt.lina_speech.inference.voices import Voices
+    from lightning_adapt.lina_speech.inference.voice_states import Voices
 
 __all__ = ["Speaking"]
 

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from lightning_adapt.lina_speech import demo_ngrams as ngrams
+from lightning_adapt.lina_speech import ngrams as ngrams
 
 N_CODES = 7
 
