@@ -122,8 +122,8 @@ def _against(losses: dict[str, float], other: str) -> str:
 
 
 def _reads(losses: dict[str, float]) -> str:
-    if losses["exchanged"] > losses["ours"]:
-        return "it reads what it says"
+    if losses["exchanged"] > losses["ours"]:  # seconds of training; minutes give words their order (lina_train)
+        return f"the text is worth {losses['exchanged'] - losses['ours']:.3f}, little as yet: expect babble, not words"
     return "so far it does not read what it says"
 
 
@@ -141,7 +141,7 @@ def _pictures(found: Found) -> tuple[Picture, ...]:
         ),
         Picture(
             "alignment",
-            f"Where in the text each frame looked while it said {found.speech.text!r}.",
+            f"Where in the text each frame looked while it said {found.speech.text!r}; reading would be one line.",
             f"A map of {found.speech.alignment.shape[0]} frames by {found.speech.alignment.shape[1]} characters; "
             "a model that reads has a line from one corner to the other.",
             partial(_alignment_figure, found),
