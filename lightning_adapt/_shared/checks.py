@@ -192,3 +192,49 @@ def _real(argument: str, value: Any, allowed: str, holds: Callable[[float], bool
     if not holds(number):  # NaN holds for nothing
         raise ValueError(problem(argument, allowed, value, remedy))
     return number
+
+
+def check_not_negative(argument: str, value: Any, remedy: str, *, below: float = math.inf) -> float:
+    """Check a number that may be 0, such as a decay.
+
+    Args:
+        argument: Name of the argument.
+        value: What the user passed.
+        remedy: What the user should do instead.
+        below: What it must stay below.
+
+    Returns:
+        The value as a float.
+
+    Raises:
+        TypeError: If the value is no number.
+        ValueError: If it is outside [0, below).
+    """
+    allowed = "a number >= 0" if math.isinf(below) else f"a number in [0, {below:g})"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(problem(argument, allowed, value, remedy))
+    if not 0 <= value < below:
+        raise ValueError(problem(argument, allowed, value, remedy))
+    return float(value)
+
+
+def check_held_out(argument: str, value: Any, source: str) -> Any:
+    """Return a share of the rows as a float, None for no rows, anything else as it is.
+
+    Args:
+        argument: Name of the argument.
+        value: What the user passed: a share, or rows to hold out, in some form.
+        source: Word for rows in a file, such as "manifest".
+
+    Returns:
+        The share, None, or the value.
+
+    Raises:
+        ValueError: If it is a number that is no share.
+    """
+    if isinstance(value, bool) or (isinstance(value, (int, float)) and not 0 <= value < 1):
+        remedy = f"Pass 0.05, a {source}, rows, or 0 for no validation."
+        raise ValueError(problem(argument, f"a share in [0, 1), a {source} or rows", value, remedy))
+    if isinstance(value, (int, float)):
+        return float(value) or None
+    return value

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from lightning_adapt._shared.checks import problem
+from lightning_adapt._shared.checks import check_not_negative, problem
+from lightning_adapt._shared.decay_groups import decay_groups as shared_groups
 
 __all__ = ["check_betas", "check_decay", "decay_groups", "rate_factor", "warmed_up_cosine"]
 
@@ -30,15 +31,11 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
         One or two parameter groups for an optimizer; each parameter once, in the order of `module.parameters()`.
     """
     tables = {id(value) for part in module.modules() if isinstance(part, nn.Embedding) for value in part.parameters()}
-    matrices: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, value in module.named_parameters():
-        if not value.requires_grad:
-            continue
-        kept = value.ndim < 2 or id(value) in tables or any(word in name.lower() for word in _NOT_DECAYED)
-        (others if kept else matrices).append(value)
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+
+    def exempt(name: str, value: nn.Parameter) -> bool:
+        return id(value) in tables or any(word in name.lower() for word in _NOT_DECAYED)
+
+    return shared_groups(module, weight_decay, exempt)
 
 
 def rate_factor(step: int, total: float, *, warmup_steps: int, minimum: float = 0.0) -> float:
@@ -107,12 +104,7 @@ def check_decay(value: Any) -> float:
         TypeError: If it is no number.
         ValueError: If it is below 0 or not finite.
     """
-    remedy = "Pass 0.1, or 0 for none."
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(problem("weight_decay", "a number >= 0", value, remedy))
-    if not 0 <= value < math.inf:
-        raise ValueError(problem("weight_decay", "a number >= 0", value, remedy))
-    return float(value)
+    return check_not_negative("weight_decay", value, "Pass 0.1, or 0 for none.")
 
 
 def check_betas(value: Any) -> tuple[float, float]:

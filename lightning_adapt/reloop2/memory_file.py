@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from lightning_adapt._shared.files import whole_file
 from lightning_adapt._shared.imports import require
-from lightning_adapt._shared.state import check_plain, read_version
+from lightning_adapt._shared.state import read_version
+from lightning_adapt._shared.tensor_file import read_tensor_file, split_tensors, write_tensor_file
 
 __all__ = ["FileMixin", "read_memory_extra", "read_memory_file", "write_memory_file"]
 
@@ -44,15 +40,9 @@ def write_memory_file(
         TypeError: If something is not plain.
     """
     require("recsys", "A memory file", "safetensors")
-    from safetensors.torch import save_file
-
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items() if isinstance(value, Tensor)}
-    plain = {name: value for name, value in state.items() if not isinstance(value, Tensor)}
+    tensors, plain = split_tensors(state)
     body = {"kind": kind, "version": FILE_VERSION, "config": dict(config), "plain": plain, "extra": dict(extra or {})}
-    check_plain(body)
-    text = json.dumps(body)
-    with whole_file(path) as unfinished:
-        save_file(tensors, unfinished, {"format": FORMAT, "body": text, "sha256": _digest(tensors, text)})
+    write_tensor_file(path, FORMAT, tensors, body)
 
 
 def read_memory_file(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -95,32 +85,9 @@ def read_memory_extra(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     require("recsys", "A memory file", "safetensors")
-    from safetensors import SafetensorError, safe_open
-
-    Path(path).open("rb").close()  # a missing file is an OSError of its own
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{path} is no memory file, or is damaged: {error}. Save the memory again.") from error
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} was not written by lightning_adapt. Pass a file that save() of a memory wrote.")
-    text = metadata.get("body", "")
-    if metadata.get("sha256") != _digest(tensors, text):
-        raise ValueError(f"{path} is damaged: its content does not have the checksum it was saved with. Save it again.")
-    body = json.loads(text)
+    tensors, body = read_tensor_file(path, FORMAT, "memory", foreign="was not written by lightning_adapt")
     read_version(body, FILE_VERSION, f"the file {path}")
     return tensors, body
-
-
-def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 class FileMixin(nn.Module):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lightning_adapt._shared.checks import check_flag, check_integer, problem
+from lightning_adapt._shared.progress import progress_bar
 from lightning_adapt.divconq.embed.embedders import Embedder, FloatArray, PrecomputedEmbedder, check_vectors
 from lightning_adapt.divconq.embed.vector_file import VectorFile, check_width, read_vector_file
 
@@ -158,7 +158,7 @@ def _fill(
 ) -> None:
     """Hand the vectors of every batch to `put`, but for the first `done` rows."""
     row = 0
-    with _progress_bar(_length(batches), progress) as advance:
+    with progress_bar("Embedding texts", _length(batches), progress) as advance:
         for batch in batches:
             size = batch[1] - batch[0]
             if row + size > done:
@@ -217,17 +217,3 @@ def _checked_part(part: Any) -> tuple[int, int]:
     if not 0 <= rank < world:
         raise ValueError(problem("part", "(rank, world) with 0 <= rank < world", part, "Pass (0, 1) for one process."))
     return rank, world
-
-
-@contextmanager
-def _progress_bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    if not shown:
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("Embedding texts"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:  # stdout is for results
-        task = bar.add_task("", total=total)
-        yield lambda size: bar.advance(task, size)

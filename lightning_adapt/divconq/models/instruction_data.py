@@ -17,7 +17,7 @@ from torch.utils.data.distributed import DistributedSampler
 from typing_extensions import override
 
 from lightning_adapt._shared import compat
-from lightning_adapt._shared.checks import check_flag, check_integer, problem
+from lightning_adapt._shared.checks import check_flag, check_held_out, check_integer, problem
 from lightning_adapt._shared.hashing import generator
 from lightning_adapt._shared.optional_hooks import OptionalHooks
 from lightning_adapt._shared.resumable_loader import ResumableLoader
@@ -86,7 +86,7 @@ class InstructionDataModule(OptionalHooks, LightningDataModule):
         seed: int = 42,
     ) -> None:
         super().__init__()
-        self._data, self._val, self._test = data, _check_val(val), test
+        self._data, self._val, self._test = data, check_held_out("val", val, "file"), test
         self._named_tokenizer, self._chat_template = tokenizer, chat_template
         self.max_length = check_integer("max_length", max_length, "Pass 2048.", minimum=2)
         self.batch_size = check_integer("batch_size", batch_size, "Pass 8.", minimum=1)
@@ -254,16 +254,6 @@ class InstructionDataModule(OptionalHooks, LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         read_version(state_dict, STATE_VERSION, "InstructionDataModule")
         self._restored = state_dict["fingerprint"]
-
-
-def _check_val(val: Any) -> Any:
-    """Return a share as a float, None for no rows, anything else as it is."""
-    if isinstance(val, bool) or (isinstance(val, (int, float)) and not 0 <= val < 1):
-        remedy = "Pass 0.05, a file, rows, or 0 for no validation."
-        raise ValueError(problem("val", "a share in [0, 1), a file or rows", val, remedy))
-    if isinstance(val, (int, float)):
-        return float(val) or None
-    return val
 
 
 def _open(source: Any, argument: str) -> Any:

@@ -15,7 +15,15 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from typing_extensions import override
 
-from lightning_adapt._shared.checks import check_choice, check_flag, check_integer, check_positive, problem
+from lightning_adapt._shared.checks import (
+    check_choice,
+    check_flag,
+    check_integer,
+    check_not_negative,
+    check_positive,
+    problem,
+)
+from lightning_adapt._shared.decay_groups import decay_groups
 from lightning_adapt._shared.state import to_plain
 from lightning_adapt.divconq.models.adapters import (
     add_lora,
@@ -27,7 +35,7 @@ from lightning_adapt.divconq.models.adapters import (
     restore_trained,
 )
 from lightning_adapt.divconq.models.token_loss import batch_loss, response_losses
-from lightning_adapt.divconq.models.tuning_optimizer import SCHEDULES, decay_groups, warmed_up
+from lightning_adapt.divconq.models.tuning_optimizer import SCHEDULES, warmed_up
 from lightning_adapt.divconq.scoring.generate import generate_with_model
 from lightning_adapt.divconq.text.conversation import Conversation
 from lightning_adapt.divconq.text.pretrained import load_pretrained
@@ -96,9 +104,9 @@ class InstructionTuningModule(LightningModule):
         super().__init__()
         options = lora_options(lora)
         self.learning_rate = check_positive("learning_rate", learning_rate, "Pass 2e-5.")
-        self.warmup_ratio = _check_zero_or("warmup_ratio", warmup_ratio, "Pass 0.03, or 0 for none.", below=1.0)
+        self.warmup_ratio = check_not_negative("warmup_ratio", warmup_ratio, "Pass 0.03, or 0 for none.", below=1.0)
         self.schedule = check_choice("schedule", schedule, SCHEDULES, "Pass 'linear'.")
-        self.weight_decay = _check_zero_or("weight_decay", weight_decay, "Pass 0 for none.")
+        self.weight_decay = check_not_negative("weight_decay", weight_decay, "Pass 0 for none.")
         self.gradient_checkpointing = check_flag("gradient_checkpointing", gradient_checkpointing, "Pass True.")
         self.max_new_tokens = check_integer("max_new_tokens", max_new_tokens, "Pass 64.", minimum=1)
         size = check_integer("generation_batch_size", generation_batch_size, "Pass 8.", minimum=1)
@@ -289,12 +297,3 @@ class InstructionTuningModule(LightningModule):
 
 def _is_name(value: Any) -> bool:
     return value is None or isinstance(value, (str, Path))
-
-
-def _check_zero_or(argument: str, value: Any, remedy: str, *, below: float = math.inf) -> float:
-    allowed = "a number >= 0" if math.isinf(below) else f"a number in [0, {below:g})"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(problem(argument, allowed, value, remedy))
-    if not 0 <= value < below:
-        raise ValueError(problem(argument, allowed, value, remedy))
-    return float(value)

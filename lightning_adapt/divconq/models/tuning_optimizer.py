@@ -1,35 +1,13 @@
-"""AdamW and the learning-rate schedules of fine-tuning; torch only."""
+"""The learning-rate schedules of fine-tuning."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
-from torch import nn
-
-__all__ = ["SCHEDULES", "decay_groups", "schedule_factor", "warmed_up"]
+__all__ = ["SCHEDULES", "schedule_factor", "warmed_up"]
 
 SCHEDULES = ("linear", "cosine", "constant")
-
-
-def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the trainable parameters into matrices, which decay, and norms and biases, which do not.
-
-    Args:
-        module: The module.
-        weight_decay: Decay of the matrices, >= 0.
-
-    Returns:
-        One or two parameter groups for an optimizer; each parameter once, in the order of `module.parameters()`.
-    """
-    matrices: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for value in module.parameters():
-        if value.requires_grad:
-            (matrices if value.ndim >= 2 else others).append(value)
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
 
 
 def schedule_factor(step: int, total: float, *, warmup: float, schedule: str) -> float:

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from lightning_adapt._shared import compat
 from lightning_adapt._shared.batch_sampler import as_is
-from lightning_adapt._shared.checks import check_flag, check_integer, check_share, problem
+from lightning_adapt._shared.checks import check_flag, check_held_out, check_integer, check_share, problem
 from lightning_adapt._shared.optional_hooks import OptionalHooks
 from lightning_adapt._shared.resumable_loader import ResumableLoader
 from lightning_adapt._shared.sampling import check_fingerprint
@@ -22,7 +22,6 @@ from lightning_adapt.lina_speech.data.encode import Preparation
 from lightning_adapt.lina_speech.data.left_out import Report
 from lightning_adapt.lina_speech.data.length_sampler import FixedBatches, LengthBatchSampler
 from lightning_adapt.lina_speech.data.sets import SpeechSets
-from lightning_adapt.lina_speech.data.split import checked_val
 from lightning_adapt.lina_speech.data.utterances import Utterances, describe_utterances
 
 __all__ = ["TextSpeechDataModule"]
@@ -123,7 +122,7 @@ class TextSpeechDataModule(OptionalHooks, LightningDataModule):
             "seed": self.seed,
         }
         self._sets = SpeechSets(
-            {"data": data, "val": checked_val(val), "test": test},
+            {"data": data, "val": check_held_out("val", val, "manifest"), "test": test},
             codec=codec,
             tokenizer=tokenizer,
             preparation=Preparation.checked(min_seconds, max_seconds, trim_silence_db),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,13 @@ import torch
 from torch import Tensor
 
 from lightning_adapt._shared.checks import check_positive, problem
+from lightning_adapt._shared.progress import progress_bar
 from lightning_adapt.lina_speech.data.audio import PIPELINE_VERSION, AudioError, mono, read_audio, trim_silence
 from lightning_adapt.lina_speech.data.code_cache import CodeCache, settings_key, write_beside
 from lightning_adapt.lina_speech.data.left_out import LeftOut, Report
 from lightning_adapt.lina_speech.data.sources import Recording, Source, key_of
 
-__all__ = ["Encoded", "Preparation", "check_spoken", "encode_source", "find_encoded", "progress_bar"]
+__all__ = ["Encoded", "Preparation", "check_spoken", "encode_source", "find_encoded"]
 
 VERSION = 1
 # A longer file is not read as a whole, however much of it is silence. The same for all lengths that are common, so that
@@ -247,27 +246,3 @@ def _record_path(source: Source, codec: Any, folder: Path, preparation: Preparat
 
 def _report_path(record: Path) -> Path:
     return record.with_name(f"report-{record.stem}.json")
-
-
-@contextmanager
-def progress_bar(title: str, total: int | None, shown: bool) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on the terminal while the block runs.
-
-    Args:
-        title: What is done.
-        total: Steps until the end; None if there is no telling.
-        shown: False for none.
-
-    Yields:
-        A function that takes the number of steps done.
-    """
-    if not shown:
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:  # stdout is for results
-        task = bar.add_task("", total=total)
-        yield lambda steps: bar.advance(task, steps)

@@ -11,9 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from lightning_adapt._shared.checks import problem
+from lightning_adapt._shared.progress import progress_bar
 from lightning_adapt.lina_speech.data.audio import AudioError
 from lightning_adapt.lina_speech.data.code_cache import audio_key, settings_key, write_beside
-from lightning_adapt.lina_speech.data.encode import Preparation, check_spoken, progress_bar
+from lightning_adapt.lina_speech.data.encode import Preparation, check_spoken
 from lightning_adapt.lina_speech.data.sources import Source
 from lightning_adapt.lina_speech.data.split import split_order, split_sizes
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 from lightning_adapt._shared.checks import problem
 
-__all__ = ["checked_val", "split_order", "split_sizes"]
+__all__ = ["split_order", "split_sizes"]
 
 
 def split_order(ids: Sequence[str], seed: int) -> list[int]:
@@ -45,20 +44,3 @@ def split_sizes(count: int, share: float) -> int:
         remedy = "One recording cannot be divided: pass val=None, or a manifest for it."
         raise ValueError(problem("val", "a share of at least two usable recordings", share, remedy))
     return min(max(1, round(share * count)), count - 1)
-
-
-def checked_val(val: Any) -> Any:
-    """Return a share of the rows as a float, None for no rows, anything else as it is.
-
-    Args:
-        val: As in `TextSpeechDataModule`.
-
-    Raises:
-        ValueError: If it is a number that is no share.
-    """
-    if isinstance(val, bool) or (isinstance(val, (int, float)) and not 0 <= val < 1):
-        remedy = "Pass 0.05, a manifest, rows, or 0 for no validation."
-        raise ValueError(problem("val", "a share in [0, 1), a manifest or rows", val, remedy))
-    if isinstance(val, (int, float)):
-        return float(val) or None
-    return val

@@ -13,6 +13,7 @@ from lightning_adapt.lina_speech.text.tokenizer import (
     SPECIALS,
     UNK,
     check_text,
+    decoded,
     state_fingerprint,
     warn_unknown,
 )
@@ -114,14 +115,7 @@ class CharacterTokenizer:
         Raises:
             ValueError: If a number is outside the vocabulary.
         """
-        letters = []
-        for number in map(int, ids):
-            if not 0 <= number < self.vocab_size:
-                remedy = "Decode with the tokenizer that made them."
-                raise ValueError(problem("ids", f"numbers from 0 to {self.vocab_size - 1}", number, remedy))
-            if number >= UNK:
-                letters.append("\ufffd" if number == UNK else self.alphabet[number - len(SPECIALS)])
-        return "".join(letters)
+        return decoded(ids, self.alphabet)
 
     def to_state(self) -> dict[str, Any]:
         """Return what makes an equal tokenizer, as plain values."""

@@ -19,6 +19,7 @@ from lightning_adapt.lina_speech.text.tokenizer import (
     SPECIALS,
     UNK,
     check_text,
+    decoded,
     state_fingerprint,
     warn_unknown,
 )
@@ -164,14 +165,7 @@ class PhonemeTokenizer:
         Raises:
             ValueError: If a number is outside the vocabulary.
         """
-        symbols = []
-        for number in map(int, ids):
-            if not 0 <= number < self.vocab_size:
-                remedy = "Decode with the tokenizer that made them."
-                raise ValueError(problem("ids", f"numbers from 0 to {self.vocab_size - 1}", number, remedy))
-            if number >= UNK:
-                symbols.append("\ufffd" if number == UNK else PHONEME_ALPHABET[number - len(SPECIALS)])
-        return "".join(symbols)
+        return decoded(ids, PHONEME_ALPHABET)
 
     def to_state(self) -> dict[str, Any]:
         """Return what makes an equal tokenizer, as plain values."""

@@ -21,6 +21,7 @@ __all__ = [
     "TextTokenizer",
     "as_tokenizer",
     "check_text",
+    "decoded",
     "state_fingerprint",
     "tokenizer_from_state",
     "warn_unknown",
@@ -155,6 +156,31 @@ def check_text(text: Any, cleaned: str) -> None:
     """
     if not cleaned:
         raise ValueError(problem("text", "a text with at least one character", text, "Leave out empty texts."))
+
+
+def decoded(ids: Iterable[int], alphabet: str) -> str:
+    """Return the symbols of ids from 4 on in the order of an alphabet.
+
+    Args:
+        ids: Numbers from 0 to the last of the alphabet; PAD, BOS and EOS are left out.
+        alphabet: A symbol per id.
+
+    Returns:
+        The symbols; UNK is the replacement character U+FFFD.
+
+    Raises:
+        ValueError: If a number is outside the vocabulary.
+    """
+    last = len(SPECIALS) + len(alphabet) - 1
+    symbols = []
+    for number in map(int, ids):
+        if not 0 <= number <= last:
+            raise ValueError(
+                problem("ids", f"numbers from 0 to {last}", number, "Decode with the tokenizer that made them.")
+            )
+        if number >= UNK:
+            symbols.append("\ufffd" if number == UNK else alphabet[number - len(SPECIALS)])
+    return "".join(symbols)
 
 
 def warn_unknown(unknown: Iterable[str], named: set[str], remedy: str) -> None:
