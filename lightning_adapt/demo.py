@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import logging
 import os
 import platform
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +18,7 @@ from rich.table import Table
 from lightning_adapt import METHODS, __version__
 from lightning_adapt._shared.checks import check_choice
 from lightning_adapt._shared.imports import require
+from lightning_adapt._shared.quiet import quiet_lightning
 from lightning_adapt._shared.report import Section, write_page
 
 __all__ = ["DemoContext", "run"]
@@ -105,7 +103,7 @@ def _run_methods(
     sections: list[Section] = []
     missing: list[str] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress, _quiet_lightning():
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress, quiet_lightning():
         for method in methods:
             demo = importlib.import_module(f"lightning_adapt.{method}.demo")
             try:
@@ -117,37 +115,21 @@ def _run_methods(
     return sections, missing
 
 
-@contextlib.contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Hide Lightning's tips, device lines and loader advice; errors, and warnings from our own code, still show."""
-    import lightning.pytorch  # noqa: F401 - its import sets the level of its logger, so it must come first
-
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\.(pytorch|fabric)\b")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
 def _print_section(console: Console, section: Section) -> None:
-    table = Table(title=escape(section.title), title_style="bold", box=SIMPLE, show_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("trained", overflow="fold")
-    table.add_column("kind", no_wrap=True)
-    for column in section.columns:
-        table.add_column(escape(column.heading), justify="right")
-    for row in section.rows:
-        numbers = [escape(column.show(cell)) for column, cell in zip(section.columns, row.cells, strict=True)]
-        table.add_row(escape(row.name), row.kind, *numbers, style=_STYLES[row.kind])
-    console.print(table)
-    console.print(escape(section.setting), style="dim", highlight=False)
-    console.print(escape(section.verdict), highlight=False)
-    console.print()
+    for table in section.tables:
+        title = section.title if table.columns is section.columns else table.caption
+        shown = Table(title=escape(title), title_style="bold", box=SIMPLE, show_edge=False, padding=(0, 1, 0, 0))
+        shown.add_column("trained", overflow="fold")
+        shown.add_column("kind", no_wrap=True)
+        for column in table.columns:
+            shown.add_column(escape(column.heading), justify="right")
+        for row in table.rows:
+            numbers = [escape(column.show(cell)) for column, cell in zip(table.columns, row.cells, strict=True)]
+            shown.add_row(escape(row.name), row.kind, *numbers, style=_STYLES[row.kind])
+        console.print(shown)
+        for text, style in ((table.setting, "dim"), (table.verdict, None)):
+            console.print(escape(text), style=style, highlight=False)
+        console.print()
 
 
 def _facts(quick: bool) -> str:

@@ -44,6 +44,28 @@ def problem(argument: str, allowed: str, received: object, remedy: str) -> str:
     return f"`{argument}` must be {allowed}, but got {describe(received)}. {remedy}"
 
 
+def read_number(text: str) -> int | float:
+    """Return the number that a text says.
+
+    Args:
+        text: A whole number ("103"), a number (0.05) or a percentage ("5%").
+
+    Returns:
+        An int for a whole number; else a float, 0.05 for 5%.
+
+    Raises:
+        ValueError: If it is none of these.
+
+    Example:
+        >>> read_number("103"), read_number("0.05"), read_number("5%")
+        (103, 0.05, 0.05)
+    """
+    text = text.strip()
+    if text.endswith("%"):
+        return float(text[:-1]) / 100
+    return int(text) if text.lstrip("+-").isdecimal() else float(text)
+
+
 def check_fraction(argument: str, value: Any, remedy: str) -> float:
     """Check a share in (0, 1].
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import weakref
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-__all__ = ["weights_fingerprint"]
+__all__ = ["known_fingerprint", "weights_fingerprint"]
 
 
 def weights_fingerprint(module: nn.Module) -> str:
@@ -39,3 +41,45 @@ def weights_fingerprint(module: nn.Module) -> str:
         plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(plain.numpy().data)
     return digest.hexdigest()
+
+
+class _Seen(NamedTuple):
+    """What a module looked like when it was hashed last."""
+
+    tensors: list[weakref.ref[torch.Tensor]]
+    marks: list[tuple[int, int, str]]  # address, count of changes, some numbers
+    fingerprint: str
+
+
+_SEEN: weakref.WeakKeyDictionary[nn.Module, _Seen] = weakref.WeakKeyDictionary()
+_PROBED = 16  # numbers of each tensor that are looked at
+
+
+def known_fingerprint(module: nn.Module) -> str:
+    """Return `weights_fingerprint`, without hashing again while the weights are the same.
+
+    Weights count as the same while they are the same objects at the same place in memory, with the same count of
+    changes, and some numbers of each tensor have not changed: `weight.data.mul_(2)` and `half().float()` are not
+    counted as changes. What changes a few numbers of a large tensor through `.data` alone may go unnoticed.
+
+    Args:
+        module: Any module.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    if any(is_lazy(tensor) or tensor.is_inference() for tensor in tensors):  # without a shape, or without a count
+        return weights_fingerprint(module)
+    marks = [(tensor.data_ptr(), tensor._version, _probe(tensor)) for tensor in tensors]
+    seen = _SEEN.get(module)
+    if seen is None or seen.marks != marks or any(a() is not b for a, b in zip(seen.tensors, tensors, strict=True)):
+        seen = _Seen([weakref.ref(tensor) for tensor in tensors], marks, weights_fingerprint(module))
+        _SEEN[module] = seen
+    return seen.fingerprint
+
+
+def _probe(tensor: torch.Tensor) -> str:
+    """Return the dtype and some numbers of a tensor, evenly spread, as text: NaN equals NaN then."""
+    flat = tensor.detach().reshape(-1)
+    return f"{tensor.dtype} {tuple(tensor.shape)} {flat[:: max(1, len(flat) // _PROBED)].tolist()}"

@@ -10,10 +10,10 @@ from lightning_adapt._shared.figures import save_figure
 from lightning_adapt._shared.files import whole_file
 from lightning_adapt._shared.imports import require
 from lightning_adapt._shared.report_document import document
-from lightning_adapt._shared.report_parts import Audio, Cell, Column, Kind, Picture, Row, Section
+from lightning_adapt._shared.report_parts import Audio, Cell, Column, Kind, Picture, Row, Section, Table
 from lightning_adapt._shared.report_style import SCHEMES
 
-__all__ = ["Audio", "Cell", "Column", "Kind", "Picture", "Row", "Section", "write_page"]
+__all__ = ["Audio", "Cell", "Column", "Kind", "Picture", "Row", "Section", "Table", "write_page"]
 
 _KINDS = {
     "ours": "the method of this package",
@@ -86,9 +86,7 @@ def _section(section: Section) -> str:
     return f"""<section aria-labelledby="{_id(section)}">
 <h2 id="{_id(section)}">{escape(section.title)}</h2>
 <p class="problem">{escape(section.problem)}</p>
-<p class="setting">{escape(section.setting)}</p>
-{_table(section)}
-<p class="verdict"><strong>Result.</strong> {escape(section.verdict)}</p>
+{"".join(_table(f"{_id(section)}-table-{number}", table) for number, table in enumerate(section.tables, 1))}
 {"".join(_picture(section, picture) for picture in section.pictures)}
 {"".join(_sound(section, sound) for sound in section.audio)}
 <div class="usage">{usage}</div>
@@ -97,21 +95,24 @@ def _section(section: Section) -> str:
 """
 
 
-def _table(section: Section) -> str:
-    heads = "".join(f'<th scope="col" class="number">{escape(column.heading)}</th>' for column in section.columns)
+def _table(anchor: str, table: Table) -> str:
+    heads = "".join(f'<th scope="col" class="number">{escape(column.heading)}</th>' for column in table.columns)
     lines = []
-    for row in section.rows:
+    for row in table.rows:
         cells = "".join(
             f'<td class="number">{escape(column.show(cell))}</td>'
-            for column, cell in zip(section.columns, row.cells, strict=True)
+            for column, cell in zip(table.columns, row.cells, strict=True)
         )
         name = f'<th scope="row">{escape(row.name)} {_badge(row.kind)}</th>'
         lines.append(f'<tr class="{escape(row.kind)}">{name}{cells}</tr>')
-    return f"""<div class="scroll" role="region" aria-labelledby="{_id(section)}-table" tabindex="0">
-<table><caption id="{_id(section)}-table">{escape(section.table_caption)}</caption>
+    return f"""<p class="setting">{escape(table.setting)}</p>
+<div class="scroll" role="region" aria-labelledby="{anchor}" tabindex="0">
+<table><caption id="{anchor}">{escape(table.caption)}</caption>
 <thead><tr><th scope="col">trained (kind)</th>{heads}</tr></thead>
 <tbody>{"".join(lines)}</tbody></table>
-</div>"""
+</div>
+<p class="verdict"><strong>Result.</strong> {escape(table.verdict)}</p>
+"""
 
 
 def _picture(section: Section, picture: Picture) -> str:

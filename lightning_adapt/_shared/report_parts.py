@@ -1,4 +1,4 @@
-"""What the demo of a method hands back: rows of a table, figures, audio and words."""
+"""What the demo of a method hands back: rows of tables, figures, audio and words."""
 
 from __future__ import annotations
 
@@ -80,6 +80,31 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A further table of a section, with what it says.
+
+    Args:
+        caption: Heading of the table, a few words.
+        columns: Columns.
+        rows: Lines, a cell per column.
+        setting: What was measured, one or two sentences.
+        verdict: What was gained and what was not, from the numbers of `rows`.
+    """
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    setting: str = ""
+    verdict: str = ""
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row.cells) != len(self.columns):
+                remedy = f"Give {row.name!r} one per column."
+                raise ValueError(problem("cells", f"of length {len(self.columns)}", len(row.cells), remedy))
+
+
+@dataclass(frozen=True)
 class Picture:
     """A figure; it is drawn once for light and once for dark pages.
 
@@ -128,6 +153,7 @@ class Section:
         seconds: Wall time of the section.
         pictures: Figures.
         audio: Sounds.
+        more: Further tables, below the verdict.
     """
 
     method: str
@@ -142,13 +168,16 @@ class Section:
     seconds: float
     pictures: tuple[Picture, ...] = ()
     audio: tuple[Audio, ...] = ()
+    more: tuple[Table, ...] = ()
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All tables with what they say, the section's own first."""
+        return (Table(self.table_caption, self.columns, self.rows, self.setting, self.verdict), *self.more)
 
     def __post_init__(self) -> None:
-        for row in self.rows:
-            if len(row.cells) != len(self.columns):
-                remedy = f"Give {row.name!r} one per column."
-                raise ValueError(problem("cells", f"of length {len(self.columns)}", len(row.cells), remedy))
         names = [picture.name for picture in self.pictures] + [sound.name for sound in self.audio]
+        self.tables  # noqa: B018  # refuses rows that do not fit
         for name in (self.method, *names):
             if not _FILE_NAME.fullmatch(name):
                 raise ValueError(problem("name", "made of a-z, 0-9, - and _", name, "It becomes a file name."))

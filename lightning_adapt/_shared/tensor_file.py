@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_adapt._shared.files import whole_file
 from lightning_adapt._shared.state import check_plain
 
-__all__ = ["read_tensor_file", "split_tensors", "write_tensor_file"]
+__all__ = ["format_of", "read_tensor_file", "split_tensors", "write_tensor_file"]
 
 
 def split_tensors(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -74,6 +74,9 @@ def read_tensor_file(
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     except (SafetensorError, RuntimeError) as error:
+        if _header(path) is None:
+            remedy = f"Pass a file that save() of a {noun} wrote."
+            raise ValueError(f"{path} is no {noun} file (or is cut off). {remedy}") from error
         raise ValueError(f"{path} is no {noun} file, or is damaged: {error}. Save the {noun} again.") from error
     if metadata.get("format") != file_format:
         raise ValueError(f"{path} {foreign}. Pass a file that save() of a {noun} wrote.")
@@ -81,6 +84,33 @@ def read_tensor_file(
     if metadata.get("sha256") != _digest(tensors, text):
         raise ValueError(f"{path} is damaged: its content does not have the checksum it was saved with. Save it again.")
     return tensors, json.loads(text)
+
+
+def format_of(path: str | os.PathLike[str]) -> str | None:
+    """Return what kind of file `write_tensor_file` wrote; safetensors need not be installed.
+
+    Args:
+        path: A file of any kind.
+
+    Returns:
+        The `file_format`; None if it is something else.
+
+    Raises:
+        OSError: If there is no such file.
+    """
+    try:
+        found = json.loads(_header(path) or b"{}")["__metadata__"]["format"]
+    except (LookupError, TypeError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _header(path: str | os.PathLike[str]) -> bytes | None:
+    """Return what a safetensors file begins with, a JSON object after its length; None if the file is no such one."""
+    with Path(path).open("rb") as file:
+        length, size = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
+        header = file.read(length) if 0 < length <= size - 8 else b""
+    return header if header.startswith(b"{") else None
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:

@@ -18,6 +18,7 @@ from lightning_adapt._shared.checks import (
     problem,
 )
 from lightning_adapt._shared.loaders import replace_loader
+from lightning_adapt._shared.optional_hooks import loaders_in_words
 from lightning_adapt._shared.sampling import check_fingerprint
 from lightning_adapt._shared.state import read_version, with_version
 from lightning_adapt.rs2.loader import rs2_loader
@@ -100,6 +101,9 @@ class RS2DataModule(LightningDataModule):
         if name == "inner" or name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.inner, name)
+
+    def __str__(self) -> str:
+        return loaders_in_words(self)
 
     @property
     def trainer(self) -> Any:  # the inner DataModule may ask for it in its own hooks

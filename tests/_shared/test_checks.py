@@ -18,7 +18,17 @@ from lightning_adapt._shared.checks import (
     check_share,
     describe,
     problem,
+    read_number,
 )
+
+
+def test_numbers_in_texts():
+    found = [read_number(text) for text in (" 103 ", "0.05", "5%", "12.5 %", "-1")]
+    assert found == [103, 0.05, 0.05, 0.125, -1]
+    assert [type(number) for number in found] == [int, float, float, float, int]
+    for text in ("", "%", "ten%", "a.csv"):
+        with pytest.raises(ValueError, match="could not convert"):
+            read_number(text)
 
 
 def test_problem_is_one_sentence_and_a_remedy():

@@ -194,7 +194,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(saved):
     for length in [0, 1, 7, 8, 9, 100, len(content) // 2, len(content) - 4, len(content) - 1]:
         saved.write_bytes(content[:length])
         with pytest.raises(
-            ValueError, match=r"memory.safetensors is no memory file, or is damaged.*Save the memory again"
+            ValueError, match=r"is no memory file( \(or is cut off\)\. Pass a|, or is damaged.*Save the memory again)"
         ):
             ErrorMemory.load(saved)
 
@@ -228,7 +228,7 @@ def test_a_file_of_something_else_is_refused(saved, change, text):
 
 def test_other_formats_and_no_file_are_told_apart(tmp_path):
     torch.save({"cells": torch.zeros(3)}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="is no memory file, or is damaged"):
+    with pytest.raises(ValueError, match=r"is no memory file \(or is cut off\)"):
         ErrorMemory.load(tmp_path / "other.pt")
     with pytest.raises(FileNotFoundError):
         ErrorMemory.load(tmp_path / "none.safetensors")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lightning_adapt._shared.checks import check_integer, problem
+from lightning_adapt._shared.checks import check_integer, problem, read_number
 
 __all__ = ["check_budget", "resolve_budget", "round_sizes"]
 
@@ -35,11 +35,8 @@ def check_budget(budget: int | float | str) -> int | float:
 
 def _read_budget(budget: int | float | str) -> int | float:
     if isinstance(budget, str):
-        text = budget.strip()
         try:
-            if text.endswith("%"):
-                return float(text[:-1]) / 100
-            return int(text) if text.lstrip("+-").isdecimal() else float(text)
+            return read_number(budget)
         except ValueError:
             raise ValueError(problem("budget", _BUDGET_FORMS, budget, "Write 103, 0.05 or 5%.")) from None
     number: Any = budget  # may be a whole number of NumPy or torch
