@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time the names are im
     from lightning_adapt.lina_speech.text.bpe import BPETokenizer as BPETokenizer
     from lightning_adapt.lina_speech.text.characters import CharacterTokenizer as CharacterTokenizer
     from lightning_adapt.lina_speech.text.phonemes import PhonemeTokenizer as PhonemeTokenizer
+    from lightning_adapt.lina_speech.tuning.callback import InitialStateTuning as InitialStateTuning
+    from lightning_adapt.lina_speech.voices.voice import Voice as Voice
     from lightning_adapt.reloop2.adaptive import AdaptiveErrorMemory as AdaptiveErrorMemory
     from lightning_adapt.reloop2.callback import ErrorMemoryCallback as ErrorMemoryCallback
     from lightning_adapt.reloop2.data.datamodule import PrequentialDataModule as PrequentialDataModule

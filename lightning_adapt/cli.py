@@ -12,7 +12,7 @@ import lightning_adapt
 from lightning_adapt._shared.imports import require
 from lightning_adapt._shared.lazy import attach
 from lightning_adapt.divconq.offline import command as select
-from lightning_adapt.lina_speech import command as speak
+from lightning_adapt.lina_speech.commands import speak, tune_voice
 
 if TYPE_CHECKING:
     from lightning_adapt._cli_lightning import AdaptCLI as AdaptCLI
@@ -27,7 +27,8 @@ RUNS = {
     "test": "One pass over the test data (Trainer.test).",
     "predict": "Predictions for the prediction data (Trainer.predict).",
 }
-OWN = ("demo", "select", "speak", "overlay", "doctor")
+OWN = ("demo", "select", "speak", "tune-voice", "overlay", "doctor")
+WITH_FILES = {"select": select, "speak": speak, "tune-voice": tune_voice}  # modules with HELP, add_arguments and run
 PROGRAM = "lightning-adapt"
 
 
@@ -51,7 +52,7 @@ def main(args: Sequence[str] | None = None) -> int | None:
     argv = list(sys.argv[1:] if args is None else args)
     parser = _parser()
     command = next((token for token in argv if token in RUNS or token in OWN), None)
-    if command in RUNS and argv[0] not in ("-h", "--help", "--version"):
+    if command in RUNS and argv[0] not in ("-h", "--help", "-V", "--version"):
         return _run_trainer(parser, argv, str(command))
     if not argv:
         parser.print_help(sys.stderr)
@@ -64,10 +65,9 @@ def main(args: Sequence[str] | None = None) -> int | None:
 
         report()
         return 0
-    if options.command == "select":
-        return select.run(options, parser.error)
-    if options.command == "speak":
-        return speak.run(options, parser.error)
+    if options.command in WITH_FILES:
+        code: int = WITH_FILES[options.command].run(options, parser.error)
+        return code
     return _demo(parser, options)
 
 
@@ -80,7 +80,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> _Parser:
     parser = _Parser(PROGRAM, description=lightning_adapt.__doc__, allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {lightning_adapt.__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"{PROGRAM} {lightning_adapt.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     shown = argparse.ArgumentDefaultsHelpFormatter
     for name, text in RUNS.items():  # listed here, parsed by AdaptCLI
@@ -92,10 +92,9 @@ def _parser() -> _Parser:
         "--out", metavar="DIR", type=Path, default=Path("lightning_adapt_demo"), help="folder to write to"
     )
     demo.add_argument("--verbose", action="store_true", help="show errors with their traceback")
-    chosen = commands.add_parser("select", help=select.HELP, description=select.HELP, formatter_class=shown)
-    select.add_arguments(chosen)
-    spoken = commands.add_parser("speak", help=speak.HELP, description=speak.HELP, formatter_class=shown)
-    speak.add_arguments(spoken)
+    for name, module in WITH_FILES.items():
+        own = commands.add_parser(name, help=module.HELP, description=module.HELP, formatter_class=shown)
+        module.add_arguments(own)
     text = "Print the YAML that adds a method to your own config."
     overlay = commands.add_parser("overlay", help=text, description=text, formatter_class=shown)
     overlay.add_argument("method", metavar="METHOD", help=f"one of: {', '.join(_overlays())}")
@@ -128,10 +127,11 @@ def _run_trainer(parser: _Parser, argv: list[str], command: str) -> int:
 
 # -- our own commands -------------------------------------------------------------------------------------------------
 def _overlays() -> dict[str, Path]:
-    """Return the overlay of each method: from the wheel, or from the repository in an editable installation."""
+    """Return the overlays of all methods: from the wheel, or from the repository in an editable installation."""
     package = Path(lightning_adapt.__file__).parent
     folder = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
-    return {file.parent.name: file for file in sorted(folder.glob("*/overlay.yaml"))}
+    files = sorted(folder.glob("*/overlay*.yaml"))  # overlay_voice.yaml of lina_speech: lina_speech_voice
+    return {file.parent.name + file.stem.removeprefix("overlay"): file for file in files}
 
 
 def _overlay(parser: _Parser, method: str) -> int:

@@ -6,6 +6,7 @@ from lightning_adapt._shared.lazy import attach
 EXPORTS: dict[str, str] = {
     "BPETokenizer": "text.bpe",
     "CharacterTokenizer": "text.characters",
+    "InitialStateTuning": "tuning.callback",
     "KMeansMelCodec": "codecs.kmeans_mel",
     "LinaModel": "model.model",
     "LinaSpeechModule": "module",
@@ -13,6 +14,7 @@ EXPORTS: dict[str, str] = {
     "SynthesisedVoices": "corpus.voices",
     "TextSpeechDataModule": "data.datamodule",
     "TransformersCodec": "codecs.transformers_codec",
+    "Voice": "voices.voice",
     "WavTokenizerCodec": "codecs.wavtokenizer",
 }
 

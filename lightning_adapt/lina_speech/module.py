@@ -21,18 +21,18 @@ from lightning_adapt.lina_speech.inference.speaking import Speaking
 from lightning_adapt.lina_speech.inference.speech import Speech
 from lightning_adapt.lina_speech.model.config import LinaConfig
 from lightning_adapt.lina_speech.model.config import preset as config_of
-from lightning_adapt.lina_speech.model.delay import delay_codes
 from lightning_adapt.lina_speech.model.model import LinaModel
 from lightning_adapt.lina_speech.model.state import State
 from lightning_adapt.lina_speech.module_parts import MaybeCompiled, SpeechParts, checked_overrides, seeded
 from lightning_adapt.lina_speech.optimizer import check_betas, check_decay, decay_groups, warmed_up_cosine
 from lightning_adapt.lina_speech.samples import Samples
-from lightning_adapt.lina_speech.speech_metrics import SpeechMetrics, counted_targets, target_losses
+from lightning_adapt.lina_speech.speech_metrics import SpeechMetrics, counted_targets
+from lightning_adapt.lina_speech.starting import StartsFromStates
 
 __all__ = ["LinaSpeechModule"]
 
 
-class LinaSpeechModule(Speaking, LightningModule):
+class LinaSpeechModule(Speaking, StartsFromStates, LightningModule):
     """Text-to-speech with Gated Linear Attention: trains on text and codec tokens, and speaks.
 
     The loss is the mean cross-entropy over all codes and ends of the batch of one process. A step returns {"loss",
@@ -40,7 +40,8 @@ class LinaSpeechModule(Speaking, LightningModule):
     `lina/val_loss_q0`.., `lina/val_accuracy_q0`.. (share of codes that were the most probable), `lina/val_ends_found`
     and `lina/val_false_ends`, with equal weight for every target of the whole set on all processes; `test` likewise.
     After a validation of a fit, the first texts of the validation set are spoken on rank 0 and logged as audio, with
-    `lina/stopped_share` and, of those that stopped, `lina/seconds_per_character`. Several loaders count as one set.
+    `lina/stopped_share` and, of those that stopped, `lina/seconds_per_character`; not while initial states are tuned.
+    Several loaders count as one set.
 
     Codec and tokenizer come from the DataModule, if they are not given. A checkpoint holds them: `load_from_checkpoint`
     needs nothing else to speak, and another codec or tokenizer is refused.
@@ -76,7 +77,8 @@ class LinaSpeechModule(Speaking, LightningModule):
     Attributes:
         initial_state: A `State` that all utterances start from, in training, evaluation and speech without a voice; of
             one stream; None for zeros. Set it, or override it by a property in a subclass, of parameters if you like;
-            as a plain attribute it is in no checkpoint: keep it with `State.save`.
+            as a plain attribute it is in no checkpoint. Of a `Voice` it is `voice.state(module.model)`. While something
+            such as `InitialStateTuning` has called `use_initial_states`, its states go before.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -187,17 +189,6 @@ class LinaSpeechModule(Speaking, LightningModule):
         logits: Tensor = self._run(self.model, text, text_lengths, inputs, lengths, state=state).logits
         return logits
 
-    def _predicted(self, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Return logits, targets and losses of a batch."""
-        check_batch(batch, self.config.n_codebooks)
-        ids = delay_codes(batch["codes"], batch["code_lengths"])
-        lengths = batch["code_lengths"] + self.config.n_codebooks
-        logits = self(batch["text"], batch["text_lengths"], ids[:, :-1], lengths, self._beginning())
-        return logits, ids[:, 1:], target_losses(logits, ids[:, 1:])
-
-    def _beginning(self) -> State | None:
-        return None if self.initial_state is None else self.initial_state.to(self.device)
-
     @override
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         with self._own_dropout(batch_idx):
@@ -229,7 +220,8 @@ class LinaSpeechModule(Speaking, LightningModule):
     @override
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("val")
-        if self._samples.due(self.trainer, self.codec is not None):
+        # a voice is validated every few steps: speech would take longer than tuning
+        if self._in_use is None and self._samples.due(self.trainer, self.codec is not None):
             found: dict[str, float] = {}
             if self.global_rank == 0:
                 found = self._samples.show(self.trainer, self._speaker(), self.max_seconds)
@@ -266,7 +258,7 @@ class LinaSpeechModule(Speaking, LightningModule):
         return self._speaker("codec", "tokenizer")
 
     def _speaker(self, *needed: str) -> Speaker:
-        return self._parts.speaker(self.model, *needed, initial_state=self.initial_state)
+        return self._parts.speaker(self.model, *needed, initial_state=self._beginning_of_one())
 
     @override
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> list[Speech]:
@@ -275,7 +267,8 @@ class LinaSpeechModule(Speaking, LightningModule):
         ids = [row[:length] for row, length in zip(batch["text"].tolist(), batch["text_lengths"].tolist(), strict=True)]
         texts = ["" if self.tokenizer is None else self.tokenizer.decode(row) for row in ids]
         seeds = batch["index"].tolist() if "index" in batch else list(range(len(ids)))
-        return speaker.speak_ids(ids, texts=texts, max_seconds=self.max_seconds, seed=seeds)
+        options: dict[str, Any] = {"texts": texts, "max_seconds": self.max_seconds, "seed": seeds}
+        return speaker.speak_ids(ids, voice=self._in_use, **options)
 
     # -- optimizer ------------------------------------------------------------------------------------------------
     @override

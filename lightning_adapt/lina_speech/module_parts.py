@@ -16,13 +16,13 @@ from lightning_adapt.lina_speech.inference.speaker import Speaker
 from lightning_adapt.lina_speech.model.config import LinaConfig
 from lightning_adapt.lina_speech.model.model import LinaModel
 from lightning_adapt.lina_speech.model.state import State
+from lightning_adapt.lina_speech.saved_parts import PARTS_KEY, PARTS_VERSION
 from lightning_adapt.lina_speech.text.tokenizer import as_tokenizer, tokenizer_from_state
 
 __all__ = ["MaybeCompiled", "SpeechParts", "checked_overrides", "seeded"]
 
 _BUILDERS: dict[str, Callable[[Any], Any]] = {"codec": codec_from_state, "tokenizer": tokenizer_from_state}
 _READERS: dict[str, Callable[[Any], Any]] = {"codec": as_codec, "tokenizer": as_tokenizer}
-_KEY, _VERSION = "lina_speech", 1  # of a checkpoint
 _REMEDIES = {
     "codec": "With another codec the codes mean other sounds: use the one that the model was trained with.",
     "tokenizer": "With another tokenizer the ids mean other characters: use the one that the model was trained with.",
@@ -104,8 +104,8 @@ class SpeechParts:
         for name in _BUILDERS:
             part = getattr(self, name)
             state[name] = None if part is None else {"fingerprint": part.fingerprint, "state": part.to_state()}
-        check_plain(state, _KEY)
-        checkpoint[_KEY] = with_version(state, _VERSION)
+        check_plain(state, PARTS_KEY)
+        checkpoint[PARTS_KEY] = with_version(state, PARTS_VERSION)
 
     def load(self, checkpoint: MutableMapping[str, Any]) -> None:
         """Take what is missing from a checkpoint, and refuse it where it has another codec or tokenizer.
@@ -116,8 +116,8 @@ class SpeechParts:
         Raises:
             ValueError: If it is not from a `LinaSpeechModule`, or has another one, both fingerprints named.
         """
-        saved: Any = checkpoint.get(_KEY)
-        read_version(saved, _VERSION, "LinaSpeechModule")
+        saved: Any = checkpoint.get(PARTS_KEY)
+        read_version(saved, PARTS_VERSION, "LinaSpeechModule")
         found = {}
         for name, build in _BUILDERS.items():
             found[name] = getattr(self, name)

@@ -27,7 +27,7 @@ def test_help_lists_every_command_in_one_line(capsys):
         cli.main(["--help"])
     assert stop.value.code == 0
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
-    own = ["demo", "select", "speak", "overlay", "doctor"]
+    own = ["demo", "select", "speak", "tune-voice", "overlay", "doctor"]
     assert [line[0] for line in lines] == ["fit", "validate", "test", "predict", *own]
     assert all(line[1].endswith(".") for line in lines)
 
@@ -46,10 +46,11 @@ def test_each_command_has_help(command, capsys):
 
 
 def test_version_and_no_arguments(capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["--version"])
-    assert stop.value.code == 0
-    assert capsys.readouterr().out == f"lightning-adapt {lightning_adapt.__version__}\n"
+    for flag in ("--version", "-V"):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([flag])
+        assert stop.value.code == 0
+        assert capsys.readouterr().out == f"lightning-adapt {lightning_adapt.__version__}\n"
     assert cli.main([]) == 2
     assert "COMMAND" in capsys.readouterr().err
 
@@ -123,17 +124,21 @@ def test_the_console_script_finds_modules_in_the_current_directory():
 
 
 # -- overlays ---------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("method", sorted(cli._overlays()))
-def test_overlay_prints_the_file(method, capsys):
-    assert cli.main(["overlay", method]) == 0
+OVERLAYS = {method: f"{method}/overlay.yaml" for method in lightning_adapt.METHODS}
+OVERLAYS["lina_speech_voice"] = "lina_speech/overlay_voice.yaml"
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_overlay_prints_the_file(name, capsys):
+    assert cli.main(["overlay", name]) == 0
     printed = capsys.readouterr().out
-    assert printed == (Path(lightning_adapt.__file__).parents[1] / "configs" / method / "overlay.yaml").read_text()
+    assert printed == (Path(lightning_adapt.__file__).parents[1] / "configs" / OVERLAYS[name]).read_text()
     for section in yaml.safe_load(printed).values():  # a callback of ours for a Trainer, or a module, or data
         assert "callbacks+" in section or section["class_path"].startswith("lightning_adapt.")
 
 
 def test_every_method_has_an_overlay():
-    assert set(cli._overlays()) == set(lightning_adapt.METHODS)
+    assert set(cli._overlays()) == set(OVERLAYS)
 
 
 def test_overlays_inside_an_installed_package_come_first(tmp_path, monkeypatch):

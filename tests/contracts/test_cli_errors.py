@@ -44,9 +44,19 @@ BAD = {
     "no config": (["fit", *NET, "--config", "missing.yaml"], "File does not exist"),
     "no checkpoint": (["fit", *NET, "--ckpt_path=no.ckpt"], "--ckpt_path: there is no file 'no.ckpt'."),
     "bad checkpoint": (["fit", *NET, "--ckpt_path=my_module.py"], "cannot be read as a checkpoint"),
-    "no method": (["overlay", "nope"], f"overlay: there is no method 'nope'. There are: {', '.join(sorted(METHODS))}"),
+    "no method": (
+        ["overlay", "nope"],
+        f"overlay: there is no method 'nope'. There are: {', '.join(sorted([*METHODS, 'lina_speech_voice']))}.",
+    ),
     "no overlay name": (["overlay"], "required: METHOD"),
     "demo method": (["demo", "--only", "nope"], "demo: there is no method 'nope'."),
+    "no text": (
+        ["speak", "--checkpoint", "a.ckpt", "--out", "a.wav"],
+        "one of the arguments --text --text-file is req",
+    ),
+    "no manifest": (["tune-voice", "--checkpoint", "a.ckpt", "--out", "a.safetensors"], "required: --manifest"),
+    "tuning rank": (["tune-voice", "--rank", "0"], "--rank: must be a whole number, 1 or more, or 'full', but got '0'"),
+    "tuning steps": (["tune-voice", "--steps", "many"], "--steps: invalid int value: 'many'"),
 }
 
 

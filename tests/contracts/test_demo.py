@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from lightning_adapt import demo
-from lightning_adapt._shared.report import Audio, Cell, Column, Picture, Row, Section, write_page
+from lightning_adapt._shared.report import Audio, Cell, Column, Picture, Row, Section, Table, write_page
 
 SILENT_WAV = (
     b"RIFF$\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x01\x00\x01\x00@\x1f\x00\x00\x80>\x00\x00\x02\x00\x10\x00data"
@@ -139,6 +139,7 @@ def test_all_text_is_escaped(tmp_path):
         usage=((HOSTILE, HOSTILE),),
         pictures=(Picture("drawn", HOSTILE, HOSTILE, _empty_figure),),
         audio=(Audio("said", HOSTILE, SILENT_WAV),),
+        more=(Table(HOSTILE, (Column(HOSTILE),), (Row(HOSTILE, "ours", (Cell(1),)),), HOSTILE, HOSTILE),),
     )
     parsed = _Page(write_page([hostile], tmp_path, facts=HOSTILE, missing=[HOSTILE]).read_text(encoding="utf-8"))
     assert "script" not in parsed.tags
@@ -161,9 +162,34 @@ def test_audio_is_a_file_with_controls_and_numbers_are_shown_with_their_spread(t
     assert shown == ["1.2", "not measured", "1,000.0 ± 0.5", "2.00 ± 0.12"]
 
 
+def _further():
+    return Table(
+        "More numbers", (Column("bytes"),), (Row("small", "ours", (Cell(12),)),), "Measured so.", "It is small."
+    )
+
+
+def test_further_tables_stand_below_the_verdict_with_words_of_their_own(tmp_path):
+    text = write_page([_section(more=(_further(),))], tmp_path).read_text(encoding="utf-8")
+    parsed = _Page(text)
+    assert parsed.tags.count("caption") == 2
+    ids = [value for _, key, value in parsed.attributes if key == "id"]
+    assert len(ids) == len(set(ids))
+    assert {value for _, key, value in parsed.attributes if key == "aria-labelledby"} <= set(ids)
+    order = ["A setting.", "1,000.0", "A verdict.", "Measured so.", "More numbers", "12.0", "It is small."]
+    places = [text.index(words) for words in order]
+    assert places == sorted(places)
+    console = Console(width=80, record=True, file=io.StringIO())
+    demo._print_section(console, _section(more=(_further(),)))
+    printed = console.export_text()
+    places = [printed.index(words) for words in ["Other", "A verdict.", "More numbers", "12.0", "It is small."]]
+    assert places == sorted(places)
+
+
 def test_section_refuses_rows_that_do_not_fit_and_names_that_are_no_file_names():
     with pytest.raises(ValueError, match=r"`cells` must be of length 2, but got 1\. Give 'short' one per column"):
         _section(rows=(Row("short", "ours", (Cell(1),)),))
+    with pytest.raises(ValueError, match=r"`cells` must be of length 2, but got 1\. Give 'few' one per column"):
+        Table("More", (Column("a"), Column("b")), (Row("few", "ours", (Cell(1),)),))
     with pytest.raises(ValueError, match="`name` must be made of a-z"):
         _section(audio=(Audio("../up", "", b""),))
 

@@ -109,6 +109,7 @@ OWN_OR_DOCUMENTED = {
     "_delivered",
     "_count",
     "_of_population",
+    "_version",  # torch's count of changes of a tensor, which autograd's notes describe
 }
 OVERRIDES = {"_cli_lightning.py"}  # LightningCLI has no public way to change its errors: it overrides two methods
 

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_adapt._shared.compat import RaisesWhenUsed
 from tests.registry import REGISTRY
 
+DATA = sorted(name for name in REGISTRY if name.endswith("DataModule"))
 OBJECTS = sorted(name for name, entry in REGISTRY.items() if entry.make is not None)
 
 
@@ -45,3 +47,13 @@ def test_copies_go_on_where_it_was(name, how, used):
     assert type(copied) is type(original)
     expected = entry.use(original)
     assert torch.equal(entry.use(copied), expected), "one that shares state with its copy differs here, too"
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_data_modules_can_be_printed(name, monkeypatch):
+    """Lightning's own `__str__` looks into every loader, also those that only carry an error."""
+    made = REGISTRY[name].build(0, 8).data["datamodule"]
+    monkeypatch.setattr(made, "test_dataloader", lambda: RaisesWhenUsed(ValueError("no test")))
+    lines = str(made).splitlines()
+    assert [line.partition(" dataloader: ")[0] for line in lines] == ["{Train", "{Validation", "{Test", "{Predict"]
+    assert "{Test dataloader: None}" in lines

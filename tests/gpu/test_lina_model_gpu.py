@@ -7,7 +7,8 @@ import copy
 import pytest
 import torch
 
-from lightning_adapt.lina_speech.model.state import State
+from lightning_adapt.lina_speech.voices.voice import Voice
+from tests.lina_speech.made_voice_parts import voice_for
 from tests.lina_speech.model_parts import KINDS, batch, biggest_gap, loss_of, small_model, walk
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")]
@@ -110,12 +111,17 @@ def test_a_forward_and_a_step_wait_for_nothing():
         torch.cuda.set_sync_debug_mode(before)
 
 
-def test_states_and_texts_move_and_are_saved_from_the_device(tmp_path):
+def test_states_voices_and_texts_move(tmp_path):
     _, there, data = pair("blind conv Q4")
     text, text_lengths, inputs, _ = on_gpu(data)
     state = there(text, text_lengths, inputs, output_state=True).state.detach()
-    state.save(tmp_path / "voice.safetensors")
-    assert biggest_gap(State.load(tmp_path / "voice.safetensors").to("cuda"), state) == 0
+    assert biggest_gap(state.to("cpu").to("cuda"), state) == 0
+    voice = voice_for(there)
+    voice.save(tmp_path / "voice.safetensors")
+    start = Voice.load(tmp_path / "voice.safetensors").state(there)
+    assert all(tensor.is_cuda for tensor in start.tensors().values())
+    assert biggest_gap(start.to("cpu"), voice_for(there.cpu()).state(there)) == 0
+    there.cuda()
     memory = there.encode_text(text, text_lengths).to("cpu").to("cuda").select([2, 0])
     out = there.step(inputs[[2, 0], 0], memory, there.initial_state(2))
     assert out.logits.is_cuda

@@ -21,8 +21,11 @@ from lightning_adapt.lina_speech.module import LinaSpeechModule
 from lightning_adapt.lina_speech.text.bpe import BPETokenizer
 from lightning_adapt.lina_speech.text.characters import CharacterTokenizer
 from lightning_adapt.lina_speech.text.phonemes import PhonemeTokenizer
+from lightning_adapt.lina_speech.voices.voice import Voice
 from tests.foreign_clicks import noted
 from tests.foreign_speech import N_CODES, ForeignSpeech, SpokenData
+from tests.lina_speech.made_voice_parts import some_voice
+from tests.lina_speech.tuning_entries import ENTRIES as TUNING
 from tests.lina_speech.wavtokenizer_parts import SIZES as SIZES_OF_WAVTOKENIZER
 from tests.lina_speech.wavtokenizer_parts import checkpoint
 from tests.registry_parts import Entry, Setup
@@ -161,7 +164,12 @@ def voices() -> SynthesisedVoices:
     return SynthesisedVoices(2, 1, engine="formant", digits=True, words=(1, 1))
 
 
+def started(voice: Voice) -> torch.Tensor:
+    return torch.cat([matrix.flatten() for matrix in Voice.mix([voice, voice], [0.25, 0.5]).matrices().values()])
+
+
 ENTRIES: dict[str, Entry] = {
+    **TUNING,
     "BPETokenizer": Entry(kind="object", make=trained_bpe, use=encoded, file=(".json", BPETokenizer.load)),
     "CharacterTokenizer": Entry(kind="object", make=CharacterTokenizer, use=encoded),
     "PhonemeTokenizer": Entry(kind="object", make=PhonemeTokenizer, use=encoded),
@@ -175,4 +183,5 @@ ENTRIES: dict[str, Entry] = {
         kind="object", make=voices, use=lambda made: torch.cat([row["audio"][::50] for row in made])
     ),
     "TextSpeechDataModule": Entry(kind="data", build=data, resume="exact", state=speech),
+    "Voice": Entry(kind="object", make=some_voice, use=started, file=(".safetensors", Voice.load)),
 }

@@ -126,7 +126,7 @@ def test_what_cannot_be_used_is_listed_once(tmp_path):
 
 
 def test_nothing_left_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"`data` must be at least one usable recording long.*row 0 .*silent \(peak"):
+    with pytest.raises(ValueError, match=r"None of the 1 recordings of `data` can be.*1 silent.*row 0 .*silent \(peak"):
         data(broken_rows(tmp_path)[2:3]).setup("fit")
     with pytest.raises(ValueError, match=r"`id` must be different in every row of `data`, but got 'u0001'"):
         data([*rows(3), rows(2)[1]]).setup("fit")

@@ -218,7 +218,7 @@ def test_wrong_voices_are_refused():
     ours = speaker()
     fits, other = voice(ours.model, 1), voice(lively(d_model=64), 1)
     for wrong, error, text in [
-        ("a.safetensors", TypeError, "`voice` must be a State"),
+        ("a.safetensors", TypeError, "`voice` must be a Voice, a State"),
         ([fits], ValueError, "as many as texts"),
         (State.cat([fits] * 3), ValueError, "as many as texts"),
         (other, ValueError, "gla.0"),

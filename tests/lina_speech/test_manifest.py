@@ -108,15 +108,31 @@ def test_equal_file_names_in_several_folders_are_told_apart(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "text"),
     [
-        ("m.jsonl", '{"audio": "a.wav", "text": "x"}\n{"audio": ', r"m\.jsonl, line 2: `row` must be one JSON object"),
+        ("m.jsonl", '{"audio": "a.wav", "text": "x"}\n{"audio": ', r"m\.jsonl, line 2: expected one JSON object"),
         ("m.jsonl", "\n[1, 2]\n", r"m\.jsonl, line 2: .*one JSON object"),
         ("m.jsonl", '{"text": "x", "sound": "a"}', r"m\.jsonl, line 1: .*path of a recording.*has: text, sound"),
         ("m.jsonl", '{"audio": "", "text": "x"}', r"m\.jsonl, line 1: .*path of a recording"),
         ("m.jsonl", '{"audio": 3, "text": "x"}', r"m\.jsonl, line 1: .*path of a recording"),
-        ("m.jsonl", '{"audio": "a.wav"}', r"m\.jsonl, line 1: .*a row with a text"),
+        ("m.jsonl", '{"audio": "a.wav"}', r"m\.jsonl, line 1: expected what is said.*\(also: normalized_text"),
         ("m.csv", "audio,text\na.wav,b,c\n", r"m\.csv, line 2: .*2 fields as in the header.*3 fields"),
         ("m.csv", 'audio,text\na.wav,"b\nb"\nc.wav\n', r"m\.csv, line 4: .*got '1 fields'"),
-        ("m.csv", "name,words\na.wav,b\n", r"m\.csv, line 1: .*header with the columns audio and text"),
+        (
+            "m.csv",
+            "name,words\na.wav,b\n",
+            r"m\.csv, the header: no column for the recording .*and no column for the text",
+        ),
+        (
+            "m.csv",
+            "path,satz\na.wav,b\n",
+            r"m\.csv, the header: no column for the text \(accepted: text, normalized_text, transcript, sentence\), "
+            r"but got 'path,satz'\. Rename",
+        ),
+        (
+            "m.tsv",
+            "Text\tklang\nb\ta.wav\n",
+            r"header: no column for the recording \(accepted: audio, path, .*'Text.tklang'",
+        ),
+        ("m.csv", "audio;text\na.wav;b\n", r"but got 'audio;text'\. The columns seem to be separated by ';': separ"),
         ("metadata.csv", "a|b\nLJ-1\n", r"metadata\.csv, line 2: .*id\|text\|normalised text"),
         ("metadata.csv", "a|b\nc|d|e|f|g\n", r"metadata\.csv, line 2: .*id\|text\|normalised text"),
         ("m.jsonl", "", "at least one row long.*m.jsonl"),

@@ -12,9 +12,10 @@ import pytest
 import soundfile
 import torch
 
-from lightning_adapt.lina_speech import command
+from lightning_adapt.lina_speech.commands import speak as command
 from lightning_adapt.lina_speech.inference.speech import Speech
 from lightning_adapt.lina_speech.module import LinaSpeechModule
+from tests.lina_speech.made_voice_parts import some_voice, voice_for
 from tests.lina_speech.speech_parts import fit, module
 from tests.lina_speech.test_module_checkpoints import codec
 
@@ -60,6 +61,14 @@ def test_one_text_one_file(checkpoint, capsys):
     assert Path("new/a.wav").read_bytes() != first
 
 
+@pytest.mark.filterwarnings("default:The tokenizer does not know:UserWarning")
+def test_warnings_are_lines_of_the_command(checkpoint, capsys):
+    assert speak(checkpoint, "--text", "\u0434\u0430", "--out", "a.wav", "--max-seconds", "0.1") == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "(U+0434)" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("speak: The tokenizer does not know ")
+
+
 def test_several_texts_and_files_of_texts(checkpoint):
     short = ("--max-seconds", "0.1")
     assert speak(checkpoint, "--text", "one", "--text", "two", "--out", "a.flac", *short) == 0
@@ -72,40 +81,68 @@ def test_several_texts_and_files_of_texts(checkpoint):
 def test_the_options_reach_the_model(checkpoint, monkeypatch):
     seen = {}
     monkeypatch.setattr(
-        LinaSpeechModule, "generate", lambda self, texts, voice, **options: seen.update(options) or 1 / 0
+        LinaSpeechModule,
+        "generate",
+        lambda self, texts, voice, **options: seen.update(options, voice=voice.name) or 1 / 0,
     )
-    LinaSpeechModule.load_from_checkpoint(checkpoint, weights_only=True).model.initial_state(1).save("v.safetensors")
+    voice_for(LinaSpeechModule.load_from_checkpoint(checkpoint, weights_only=True).model).save("v.safetensors")
     arguments = {"temperature": "0.5", "top-k": "0", "top-p": "0.9", "n-best": "2", "seed": "7", "max-seconds": "2"}
     flags = [part for name, value in arguments.items() for part in (f"--{name}", value)]
     with pytest.raises(ZeroDivisionError):
         speak(checkpoint, "--text", "a", "--out", "a.wav", *flags, "--voice", "v.safetensors")
     seen.pop("progress")
     expected = {"temperature": 0.5, "top_k": None, "top_p": 0.9, "n_best": 2, "seed": 7, "max_seconds": 2.0}
-    assert seen == expected
+    assert seen == {**expected, "voice": "voice 0"}
 
 
 def test_a_voice_is_heard(checkpoint):
     made = LinaSpeechModule.load_from_checkpoint(checkpoint, weights_only=True)
-    state = made.model.initial_state(1).map(lambda value: value + 1.0)
-    state.save("voice.safetensors")
+    voice = voice_for(made.model, made.codec)
+    voice.save("voice.safetensors")
     greedy = ("--text", "one two", "--temperature", "0")
     assert speak(checkpoint, *greedy, "--out", "a.wav", "--voice", "voice.safetensors") == 0
-    spoken = made.generate(["one two"], state, temperature=0.0)[0]
+    spoken = made.generate(["one two"], voice, temperature=0.0)[0]
     np.testing.assert_allclose(soundfile.read("a.wav")[0], spoken.audio.numpy(), atol=2 / 2**15)
 
 
 def test_mistakes_are_one_line_and_write_nothing(checkpoint):
     torch.save({"state_dict": {}}, "other.ckpt")
+    torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.0"}, "another.ckpt")
+    torch.save({"a": torch.ones(2)}, "weights.pt")
+    soundfile.write("sound.wav", np.zeros(2000), 16_000)
+    Path("rows.csv").write_text("audio,text\na.wav,one\n")
+    Path("cut.ckpt").write_bytes(checkpoint.read_bytes()[:-100])
     Path("broken.ckpt").write_bytes(b"nothing")
     Path("empty.txt").write_text("\n \n")
     Path("a_file").write_text("")
     Path("latin.txt").write_bytes("\u00e4".encode("latin-1"))
     Path("folder.wav").mkdir()
+    codec().save("codec.safetensors")
+    some_voice().save("other.safetensors")
     before = sorted(Path.cwd().rglob("*"))
     out, text = ("--out", "a.wav"), ("--text", "one")
     cases = [
         (("nowhere.ckpt", *text, *out), "'nowhere.ckpt' is no file"),
-        (("other.ckpt", *text, *out), "'other.ckpt'"),
+        (
+            ("other.ckpt", *text, *out),
+            "'other.ckpt' is no checkpoint of LinaSpeechModule, or not a whole one (it was not",
+        ),
+        (("weights.pt", *text, *out), "(it was not saved by a Trainer)"),
+        (("another.ckpt", *text, *out), "(it is one of another module)"),
+        (("sound.wav", *text, *out), "'sound.wav' is no checkpoint of LinaSpeechModule, or not a whole one (it is no"),
+        (("cut.ckpt", *text, *out), "'cut.ckpt' is no checkpoint of LinaSpeechModule, or not a whole one"),
+        (("rows.csv", *text, *out), "'rows.csv' is no checkpoint of LinaSpeechModule"),
+        (("codec.safetensors", *text, *out), "'codec.safetensors' is no checkpoint of LinaSpeechModule"),
+        (
+            ("other.safetensors", *text, *out),
+            "--checkpoint 'other.safetensors' is a voice, no checkpoint. Pass it to `lightning-adapt speak` as --voice",
+        ),
+        (
+            (checkpoint, *text, *out, "--voice", checkpoint),
+            "is a checkpoint, no voice. Pass it as --checkpoint, and the voice as --voice.",
+        ),
+        ((checkpoint, *text, *out, "--voice", "sound.wav"), "--voice: sound.wav is no voice file (or is cut off)."),
+        ((checkpoint, *text, *out, "--voice", "rows.csv"), "--voice: rows.csv is no voice file (or is cut off)."),
         (("broken.ckpt", *text, *out), "'broken.ckpt' is no checkpoint of LinaSpeechModule"),
         (("a_file", *text, *out), "'a_file' is no checkpoint of LinaSpeechModule"),
         ((checkpoint, "--text", " ", *out), "something to say"),
@@ -120,8 +157,18 @@ def test_mistakes_are_one_line_and_write_nothing(checkpoint):
         (("nowhere.ckpt", *text, *out, "--top-p", "0"), "--top-p"),
         (("nowhere.ckpt", *text, *out, "--n-best", "0"), "--n-best"),
         (("nowhere.ckpt", *text, *out, "--max-seconds", "inf"), "--max-seconds"),
-        ((checkpoint, *text, *out, "--voice", "nowhere.safetensors"), "nowhere.safetensors"),
+        (
+            (checkpoint, *text, *out, "--voice", "nowhere.safetensors"),
+            "--voice 'nowhere.safetensors' is no file. Make one by",
+        ),
+        ((checkpoint, *text, *out, "--voice", "a_file"), "a_file is no voice file (or is cut off)"),
+        ((checkpoint, *text, *out, "--voice", "codec.safetensors"), "is no voice file of lightning_adapt"),
+        ((checkpoint, *text, *out, "--voice", "other.safetensors"), "was made with the model 0123456789abcdef"),
         ((checkpoint, *text, *out, "--codec", "nowhere.safetensors"), "'encodec:'"),
+        (
+            (checkpoint, *text, *out, "--codec", "base.ckpt"),
+            "`codec`: there is no file 'base.ckpt'; put the path of your",
+        ),
         ((checkpoint, *text, *out, "--device", "quantum"), "--device 'quantum' cannot be used here"),
         ((checkpoint, *text, *out, "--device", "meta"), "--device 'meta' cannot be used here"),
     ]
@@ -134,6 +181,44 @@ def test_mistakes_are_one_line_and_write_nothing(checkpoint):
         assert "\n" not in message
         assert "weights_only" not in message
     assert sorted(Path.cwd().rglob("*")) == before
+
+
+def speech(seconds, text, *, stopped=True):
+    return Speech(torch.zeros(round(seconds * 1000)), 1000, torch.zeros(1, 1), stopped, torch.zeros(1, 1), text)
+
+
+@pytest.mark.parametrize(
+    ("spoken", "told"),
+    [
+        (
+            [speech(0.19, "a")],
+            "speak: a.wav (0.19 s for 1 characters) ended at once: try --n-best 3 or another --seed.",
+        ),
+        ([speech(0.3, "a" * 16)], "a.wav (0.30 s for 16 characters) ended"),
+        ([speech(0.21, "a")], ""),
+        ([speech(0.33, "a" * 16)], ""),
+        ([speech(0.1, "a", stopped=False)], ""),  # cut off at the limit, as the summary says
+    ],
+)
+def test_a_text_that_ended_at_once_is_told_in_a_line(spoken, told, checkpoint, monkeypatch, capsys):
+    monkeypatch.setattr(LinaSpeechModule, "generate", lambda *arguments, **options: spoken)
+    assert speak(checkpoint, "--text", "one", "--out", "a.wav") == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("speak: ")]
+    assert len(lines) == bool(told)
+    assert told in "".join(lines)
+
+
+def test_many_texts_that_ended_at_once_are_one_line(checkpoint, monkeypatch, capsys):
+    spoken = [speech(0.1, "a"), speech(1.0, "a"), *[speech(0.1, "a")] * 3]
+    monkeypatch.setattr(LinaSpeechModule, "generate", lambda *arguments, **options: spoken)
+    texts = [part for _ in spoken for part in ("--text", "a")]
+    assert speak(checkpoint, *texts, "--out", "a.wav", "--n-best", "4") == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("speak: ")]
+    assert "a-1.wav" in line
+    assert "a-2.wav" not in line
+    assert line.endswith(
+        "a-4.wav (0.10 s for 1 characters) and 1 more ended at once: try --n-best 8 or another --seed."
+    )
 
 
 def test_another_codec_is_refused(checkpoint):
@@ -167,7 +252,6 @@ def test_ctrl_c_while_files_are_written_names_those_that_are_there(checkpoint, m
 
 
 def test_the_parser_costs_no_torch():
-    code = (
-        "import sys\nimport lightning_adapt.lina_speech.command\nassert not {'torch', 'lightning'} & set(sys.modules)"
-    )
+    code = "import sys\nfrom lightning_adapt.lina_speech.commands import speak, tune_voice\n"
+    code += "assert not {'torch', 'lightning'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

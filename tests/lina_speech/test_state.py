@@ -1,11 +1,11 @@
-"""States: values that are joined, split, moved, saved and checked, layer by layer."""
+"""States: values that are joined, split, moved, completed and checked, layer by layer."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from lightning_adapt.lina_speech.model.state import State, state_layout
+from lightning_adapt.lina_speech.model.state import State, completed_state, state_layout
 from tests.lina_speech.model_parts import KINDS, biggest_gap, small_config, small_model
 
 
@@ -71,42 +71,6 @@ def test_many_streams_do_not_become_others():
         random_state().expand(2)
 
 
-def test_a_file_gives_the_state_back(tmp_path):
-    state = random_state()
-    state.expand(3).save(tmp_path / "voices" / "voice.safetensors")
-    assert biggest_gap(State.load(tmp_path / "voices" / "voice.safetensors"), state) == 0
-
-
-def test_a_state_that_shares_memory_or_has_a_history_is_saved(tmp_path):
-    state = random_state(1).map(lambda tensor: tensor.clone().requires_grad_()).expand(2)
-    State.cat([state, state]).select([0]).save(tmp_path / "a.safetensors")
-    state.save(tmp_path / "b.safetensors")
-    loaded = State.load(tmp_path / "b.safetensors")
-    assert biggest_gap(loaded, state.detach()) == 0
-    assert not loaded.gla[0].requires_grad
-    assert biggest_gap(State.load(tmp_path / "a.safetensors"), state.select([1]).detach()) == 0
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nobody\.safetensors"):
-        State.load(tmp_path / "nobody.safetensors")
-
-
-def test_another_file_is_refused(tmp_path):
-    from safetensors.torch import save_file
-
-    path = tmp_path / "x.safetensors"
-    save_file({"gla.0": torch.zeros(1, 1, 1, 1)}, path)
-    with pytest.raises(ValueError, match=r"kind 'lightning_adapt.lina_speech.State', version 1"):
-        State.load(path)
-    save_file({"gla.0": torch.zeros(1, 1, 1, 1)}, path, {"kind": "lightning_adapt.lina_speech.State", "version": "2"})
-    with pytest.raises(ValueError, match="version 2"):
-        State.load(path)
-    path.write_bytes(b"no such file")
-    with pytest.raises(ValueError, match="no readable state file"):
-        State.load(path)
-
-
 def test_a_state_moves_with_all_its_parts():
     assert {tensor.device.type for tensor in random_state().to("meta").tensors().values()} == {"meta"}
 
@@ -148,3 +112,35 @@ def test_a_state_with_too_much_is_refused():
 def test_tensors_that_make_no_state_are_refused(tensors):
     with pytest.raises(ValueError, match="tensors"):
         State.from_tensors(tensors)
+
+
+# -- completed ---------------------------------------------------------------------------------------------------------
+def test_what_is_left_out_of_a_state_is_zero_and_gradients_reach_the_rest():
+    zeros = small_model(**KINDS["blind conv Q4"]).initial_state(1)
+    matrix = torch.randn(2, 2, 16, 32, dtype=torch.float64, requires_grad=True)
+    state = completed_state({"gla.1": matrix, "conv.2": torch.ones(1, 3, 128)}, zeros, "states")
+    assert state.batch_size == 2
+    assert state.layout() == zeros.layout()
+    assert {tensor.dtype for tensor in state.tensors().values()} == {torch.float32}
+    assert torch.equal(state.gla[1], matrix.float())
+    assert state.conv[2].eq(1).all()
+    rest = [tensor for name, tensor in state.tensors().items() if name not in ("gla.1", "conv.2")]
+    assert not any(tensor.any() for tensor in rest)
+    state.gla[1].sum().backward()
+    assert matrix.grad.eq(1).all()
+    assert completed_state({}, zeros, "states").batch_size == 1
+
+
+@pytest.mark.parametrize(
+    ("tensors", "text"),
+    [
+        ({"gla.9": torch.ones(1, 2, 16, 32)}, r"`states: gla\.9` must be a recurrence.*Its names are gla\.0, gla\.1"),
+        ({"gla.0": torch.ones(2, 16, 32)}, r"`states: gla\.0` must be of shape \(2, 2, 16, 32\), or with 1 row"),
+        ({"gla.0": torch.ones(3, 2, 16, 32), "gla.1": torch.ones(2, 2, 16, 32)}, r"`states: gla\.1`.*\(3, 2, 16, 32\)"),
+        ({"gla.0": torch.ones(())}, r"`states: gla\.0`"),
+        ({"conv.0": torch.ones(1, 3, 128)}, r"`states: conv\.0` must be a recurrence of the model"),
+    ],
+)
+def test_tensors_that_complete_no_state_are_refused(tensors, text):
+    with pytest.raises(ValueError, match=text):
+        completed_state(tensors, small_model().initial_state(1), "states")

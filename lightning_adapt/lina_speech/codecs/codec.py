@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lightning_adapt._shared.checks import describe, problem
 from lightning_adapt._shared.state import read_version
+from lightning_adapt.lina_speech.saved_parts import check_checkpoint_is_there, saved_part
 
 __all__ = [
     "Codec",
@@ -40,7 +41,8 @@ _CHECKPOINTS = (".ckpt", ".pt", ".pth")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _NAMES = (
     "a codec; the file that `KMeansMelCodec.save` wrote; 'encodec:', 'dac:' or 'mimi:' before a name on the hub or a "
-    "folder, or such a name ('owner/name') or folder alone; or the .ckpt or .safetensors file of a WavTokenizer"
+    "folder, or such a name ('owner/name') or folder alone; a checkpoint of `LinaSpeechModule`; or the .ckpt or "
+    ".safetensors file of a WavTokenizer"
 )
 _NEEDED = ("sample_rate_hz", "frame_rate_hz", "n_codebooks", "codebook_size", "fingerprint")
 _NEEDED_METHODS = ("encode", "decode", "stream_decoder", "to_state")
@@ -206,6 +208,7 @@ def as_codec(value: Any, argument: str = "codec") -> Codec:
             - the .safetensors file that `KMeansMelCodec.save` wrote,
             - "encodec:NAME", "dac:NAME" or "mimi:NAME": the name of such a model on the hub, or its folder,
             - a name on the hub ("owner/name") or a folder that `save_pretrained` wrote: a `TransformersCodec`,
+            - a checkpoint of `LinaSpeechModule`: the codec of its model,
             - the .ckpt or .safetensors file of a WavTokenizer of published sizes.
         argument: Name of the argument, for the error text.
 
@@ -216,7 +219,7 @@ def as_codec(value: Any, argument: str = "codec") -> Codec:
         ModuleNotFoundError: If the codec needs a package that is not installed.
         OSError: If there is no such file, folder or name; the text lists what is allowed.
         TypeError: If it is none of these.
-        ValueError: If the file is damaged, or the model is of another kind.
+        ValueError: If the file is damaged, the model is of another kind, or the checkpoint has no codec.
     """
     if not isinstance(value, (str, os.PathLike)):
         return check_codec_like(value, argument)
@@ -227,6 +230,7 @@ def as_codec(value: Any, argument: str = "codec") -> Codec:
     path = Path(name).expanduser()
     if path.is_file():
         return _of_file(path, argument)
+    check_checkpoint_is_there(path, argument)
     known = (*_CHECKPOINTS, ".safetensors")
     if path.is_dir() or (isinstance(value, str) and _HUB_NAME.fullmatch(name) and path.suffix not in known):
         return _of_transformers(name, None, argument)
@@ -236,9 +240,10 @@ def as_codec(value: Any, argument: str = "codec") -> Codec:
 def _of_file(path: Path, argument: str) -> Codec:
     from lightning_adapt.lina_speech.codecs.codec_file import is_other_safetensors, read_codec_file
 
-    if path.suffix in _CHECKPOINTS:
-        return _class("WavTokenizerCodec")(path)  # type: ignore[no-any-return]
-    if not is_other_safetensors(path):
+    part = saved_part(path, "codec")
+    if part is not None:
+        return codec_from_state(part["state"], expected_fingerprint=part["fingerprint"])
+    if path.suffix not in _CHECKPOINTS and not is_other_safetensors(path):
         return codec_from_state(read_codec_file(path))
     try:
         return _class("WavTokenizerCodec")(path)  # type: ignore[no-any-return]

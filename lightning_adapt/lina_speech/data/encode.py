@@ -189,8 +189,10 @@ def encode_source(
         cache.flush()  # also what was done before an error or Ctrl-C
     if not rows:
         first = report.left_out[0]
-        remedy = f"The first one, {first.place}: {first.reason} ({first.detail})."
-        raise ValueError(problem(source.argument, "at least one usable recording long", report.summary(), remedy))
+        raise ValueError(
+            f"None of the {report.rows} recordings of `{source.argument}` can be used ({report.summary()}). The first "
+            f"one, {first.place}: {first.reason} ({first.detail})."
+        )
     path = _record_path(source, codec, folder, preparation)
     if report.left_out or report.notes:
         report.path = str(_report_path(path))

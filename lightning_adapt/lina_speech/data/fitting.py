@@ -117,9 +117,20 @@ def _sample(source: Source, preparation: Preparation, options: dict[str, Any], p
                 break
             held_out //= 2  # so few are usable that validation will take fewer, too
     if not audios:
-        remedy = "Pass recordings that can be read, between min_seconds and max_seconds long."
-        raise ValueError(problem(source.argument, "at least one usable recording long", "none to fit a codec", remedy))
+        what = f"None of the {len(source)} recordings of `{source.argument}` can be used to fit a codec."
+        raise ValueError(f"{what} {_fault(source, preparation)}")
     return audios
+
+
+def _fault(source: Source, preparation: Preparation) -> str:
+    """Return what is wrong with the first recording, in a sentence."""
+    first = source[0]
+    try:
+        check_spoken(first)
+        preparation.prepared(first, FIT_SAMPLE_RATE_HZ)
+    except AudioError as error:
+        return f"The first one, {first.place}: {error}."
+    return "Pass more recordings."
 
 
 def _past_validation(source: Source, order: list[int], preparation: Preparation, wanted: int) -> int:

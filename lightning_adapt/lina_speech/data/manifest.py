@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lightning_adapt._shared.checks import problem
+from lightning_adapt._shared.checks import describe, problem
 
 __all__ = ["read_manifest"]
 
@@ -105,8 +105,22 @@ def _table(manifest: Path) -> Iterator[Row]:
         return _ljspeech(manifest)
     if not first:
         return iter(())
-    remedy = 'LJSpeech\'s format is id|text|normalised text, without a header; jsonl files end in ".jsonl".'
-    raise ValueError(_at(manifest, 1, "a header with the columns audio and text", first, remedy))
+    raise ValueError(_about_header(manifest, first, names))
+
+
+def _about_header(manifest: Path, first: str, names: list[str]) -> str:
+    """Return what a first line lacks that is no header of ours."""
+    wanted = {"recording": AUDIO_COLUMNS, "text": TEXT_COLUMNS}
+    missing = [noun for noun, accepted in wanted.items() if _column(names, accepted) is None]
+    separated = [name.strip().strip('"').lower() for name in first.split(";")]
+    if any(_column(separated, columns) is not None for columns in wanted.values()) and len(separated) > 1:
+        remedy = "The columns seem to be separated by ';': separate them by commas, tabs or '|'."
+    elif len(missing) == 1:
+        remedy = "Rename the column."
+    else:
+        remedy = 'LJSpeech\'s format is id|text|normalised text, without a header; jsonl files end in ".jsonl".'
+    what = " and ".join(f"no column for the {noun} (accepted: {', '.join(wanted[noun])})" for noun in missing)
+    return f"{manifest}, the header: {what}, but got {describe(first)}. {remedy}"
 
 
 def _with_header(manifest: Path, delimiter: str, names: list[str]) -> Iterator[Row]:
@@ -137,9 +151,11 @@ def _fields(manifest: Path, reader: Any, *, one_line: bool) -> Iterator[tuple[in
         except StopIteration:
             return
         except csv.Error as error:
-            raise ValueError(_at(manifest, number, "a row of fields", str(error), remedy)) from error
+            raise ValueError(_at(manifest, number, "fields that can be told apart", str(error), remedy)) from error
         if one_line and any("\n" in field or "\r" in field for field in fields):
-            raise ValueError(_at(manifest, number, "a row of one line", f"one up to line {reader.line_num}", remedy))
+            raise ValueError(
+                _at(manifest, number, "a recording on one line", f"one up to line {reader.line_num}", remedy)
+            )
         if any(field.strip() for field in fields):
             yield number, fields
 
@@ -193,12 +209,12 @@ def _row(manifest: Path, number: int, found: Row) -> Row:
     audio = _value(found, AUDIO_COLUMNS)
     if not isinstance(audio, str) or not audio.strip():
         keys = ", ".join(found)
-        remedy = f'Name the recording as "audio" (also: {", ".join(AUDIO_COLUMNS[1:])}); the row has: {keys}.'
-        raise ValueError(_at(manifest, number, "a row with the path of a recording", audio, remedy))
+        remedy = f'Name the recording as "audio" (also: {", ".join(AUDIO_COLUMNS[1:])}); it has: {keys}.'
+        raise ValueError(_at(manifest, number, "the path of a recording", audio, remedy))
     text, speaker = _value(found, TEXT_COLUMNS), _value(found, SPEAKER_COLUMNS)
     if text is None:
         remedy = f'Name what is said "text" (also: {", ".join(TEXT_COLUMNS[1:])}).'
-        raise ValueError(_at(manifest, number, "a row with a text", ", ".join(found), remedy))
+        raise ValueError(_at(manifest, number, "what is said", ", ".join(found), remedy))
     path = manifest.parent / Path(audio.strip()).expanduser()  # an absolute path stays as it is
     name = _value(found, ID_COLUMNS)
     return {
@@ -238,4 +254,4 @@ def _value(found: Row, wanted: tuple[str, ...]) -> Any:
 
 
 def _at(manifest: Path, line: int, expected: str, received: object, remedy: str) -> str:
-    return f"{manifest}, line {line}: " + problem("row", expected, received, remedy)
+    return f"{manifest}, line {line}: expected {expected}, but got {describe(received)}. {remedy}"

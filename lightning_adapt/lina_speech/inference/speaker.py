@@ -51,7 +51,7 @@ class Speaker:
 
         Args:
             texts: What to say; at least one character each.
-            voice: One voice for all texts, or one (or None) per text; None for the model's own.
+            voice: One `Voice` (or state) for all texts, or one (or None) per text; None for the model's own.
             options: Arguments of `speak_ids`.
 
         Returns:
@@ -105,7 +105,7 @@ class Speaker:
         Args:
             ids: Ids per text, from BOS to EOS.
             texts: The texts, for `Speech.text`.
-            voice: One voice for all texts, or one (or None) per text; None for the model's own.
+            voice: One `Voice` (or state) for all texts, or one (or None) per text; None for the model's own.
             temperature: Divides the logits; 0 takes the most probable code.
             top_k: Draw among this many of the most probable codes; None for all.
             top_p: Draw among the fewest codes that together have this probability.
@@ -128,7 +128,7 @@ class Speaker:
         tries = check_integer("n_best", n_best, "Pass 1.", minimum=1)
         at_once = max(1, check_integer("batch_size", batch_size, "Pass 16.", minimum=1) // tries)
         seeds = _seeds(seed, len(ids))
-        voices = voice_per_text(self.model, voice, len(ids), self.initial_state)
+        voices = voice_per_text(self.model, voice, len(ids), self.initial_state, self.codec)
         spoken: list[Speech] = []
         for start in range(0, len(ids), at_once):
             part = slice(start, start + at_once)
@@ -184,7 +184,8 @@ class Speaker:
         per_piece = check_integer("chunk_frames", chunk_frames, "Pass 25.", minimum=1)
         options = SamplingOptions(temperature, top_k, top_p, first_greedy_codebook)
         max_frames, keys = self._max_frames(max_seconds), [stream_key(_seeds(seed, 1)[0])]
-        ids, voices = self.encode([text]), voice_per_text(self.model, voice, 1, self.initial_state)
+        ids = self.encode([text])
+        voices = voice_per_text(self.model, voice, 1, self.initial_state, self.codec)
         how: dict[str, Any] = {"options": options, "max_frames": max_frames, "keys": keys, "keep_alignment": False}
 
         def begin() -> CodeStreams:

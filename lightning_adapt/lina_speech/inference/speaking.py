@@ -1,4 +1,4 @@
-"""The two ways to speak that a LinaSpeechModule offers: whole texts, and one text piece by piece."""
+"""How a LinaSpeechModule speaks: whole texts, one text piece by piece, and in the voice of a recording."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from lightning_adapt.lina_speech.inference.speech import Speech
 
 if TYPE_CHECKING:
     from lightning_adapt.lina_speech.inference.voice_states import Voices
+    from lightning_adapt.lina_speech.voices.voice import Voice
 
 __all__ = ["Speaking"]
 
 
 class Speaking:
-    """Adds `generate` and `stream` to a class that can make a `Speaker`."""
+    """Adds `generate`, `stream` and `voice_from_prompt` to a class that can make a `Speaker`."""
 
     max_seconds: float
 
@@ -46,7 +47,7 @@ class Speaking:
 
         Args:
             texts: What to say.
-            voice: One voice for all texts, or one (or None) per text; None for the model's own.
+            voice: One `Voice` (or state) for all texts, or one (or None) per text; None for the model's own.
             temperature: Divides the logits; 0 takes the most probable code.
             top_k: Draw among this many of the most probable codes; None for all.
             top_p: Draw among the fewest codes that together have this probability.
@@ -60,8 +61,8 @@ class Speaking:
 
         Raises:
             TypeError: If an argument has the wrong type.
-            ValueError: If a text is empty, an argument is out of range, a voice belongs to another model, or there is
-                no codec or tokenizer.
+            ValueError: If a text is empty, an argument is out of range, a voice belongs to another model or codec,
+                or there is no codec or tokenizer.
         """
         seconds = self.max_seconds if max_seconds is None else max_seconds
         drawn = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "n_best": n_best, "seed": seed}
@@ -103,3 +104,36 @@ class Speaking:
         seconds = self.max_seconds if max_seconds is None else max_seconds
         drawn: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
         return self.speaker().stream(text, voice, chunk_frames=chunk_frames, max_seconds=seconds, **drawn, **options)
+
+    def voice_from_prompt(
+        self,
+        audio: Any,
+        text: str,
+        *,
+        sample_rate_hz: int | None = None,
+        name: str = "prompt",
+        consent: str | None = None,
+        **options: Any,
+    ) -> Voice:
+        """Return a voice from one recording, without any training: the state of the model after it heard it.
+
+        Args:
+            audio: Path of an audio file, or samples of any rate: shape (S,), or with channels (C, S) or (S, C).
+            text: What is said in it.
+            sample_rate_hz: Rate of samples; a file knows its own.
+            name: Of the voice.
+            consent: Who agreed to what, in words.
+            options: Further arguments of `voices.prompt.voice_from_prompt`, such as `max_seconds`.
+
+        Returns:
+            A voice of the kind "prompt", of the size of a state.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            TypeError: If an argument has the wrong type.
+            ValueError: If the text is empty, the recording cannot be used, or there is no codec or tokenizer.
+        """
+        from lightning_adapt.lina_speech.voices.prompt import voice_from_prompt
+
+        about: dict[str, Any] = {"sample_rate_hz": sample_rate_hz, "name": name, "consent": consent}
+        return voice_from_prompt(self.speaker(), audio, text, **about, **options)

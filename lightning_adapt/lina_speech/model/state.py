@@ -1,24 +1,18 @@
-"""The recurrent state of a model: all that it keeps of the past of some streams, and what voices are made of."""
+"""The recurrent state of a model: all that it keeps of the past of some streams, and what voices stand for."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lightning_adapt._shared.checks import check_integer, problem
-from lightning_adapt._shared.files import whole_file
-from lightning_adapt._shared.imports import require
 from lightning_adapt.lina_speech.model.config import LinaConfig
 from lightning_adapt.lina_speech.model.layers import CONV_WIDTH
 
-__all__ = ["State", "state_layout"]
-
-_KIND, _VERSION = "lightning_adapt.lina_speech.State", "1"
+__all__ = ["State", "completed_state", "state_layout"]
 
 
 @dataclass(frozen=True)
@@ -171,56 +165,6 @@ class State:
                 received = "nothing" if got is None else "(B, " + ", ".join(map(str, got)) + ")"
                 raise ValueError(problem(f"{name}.{part}", allowed, received, remedy))
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the state to a safetensors file, whole or not at all.
-
-        Args:
-            path: The file, best with the ending ".safetensors"; one that is there is replaced.
-
-        Raises:
-            ModuleNotFoundError: If safetensors is not installed.
-            OSError: If the file cannot be written.
-        """
-        require("speech", "Saving a State", "safetensors")
-        from safetensors.torch import save_file
-
-        tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in self.tensors().items()}
-        with whole_file(path) as unfinished:
-            save_file(tensors, unfinished, {"kind": _KIND, "version": _VERSION})
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> State:
-        """Read a state that `save` wrote.
-
-        Args:
-            path: The file.
-
-        Returns:
-            The state, on the CPU.
-
-        Raises:
-            ModuleNotFoundError: If safetensors is not installed.
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file holds something else, or is of a newer version.
-        """
-        require("speech", "Loading a State", "safetensors")
-        from safetensors import SafetensorError, safe_open
-
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"There is no state file {path}. Write one with `State.save`.")
-        try:
-            with safe_open(path, framework="pt") as file:
-                about = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  - no mapping
-        except SafetensorError as error:
-            raise ValueError(f"{path} is no readable state file: {error}") from error
-        found = (about.get("kind"), about.get("version"))
-        if found != (_KIND, _VERSION):
-            allowed = f"a file of kind {_KIND!r}, version {_VERSION}"
-            remedy = "Write it with `State.save` of this version of the package."
-            raise ValueError(problem(str(path), allowed, f"kind {found[0]!r}, version {found[1]}", remedy))
-        return cls.from_tensors(tensors)
-
 
 def _numbered(tensors: Mapping[str, Tensor], kind: str) -> tuple[Tensor, ...]:
     """Return kind.0, kind.1, ... up to the first that is not there."""
@@ -248,3 +192,33 @@ def state_layout(config: LinaConfig) -> dict[str, tuple[int, ...]]:
         if config.short_conv:
             layout[f"conv.{i}"] = (CONV_WIDTH - 1, 2 * keys + values)
     return layout
+
+
+def completed_state(tensors: Mapping[str, Tensor], zeros: State, name: str) -> State:
+    """Return a state of some given tensors, with zeros for those that are left out.
+
+    Args:
+        tensors: Name as in `State.tensors` -> tensor of 1 or B streams. Gradients reach them.
+        zeros: `initial_state(1)` of the model.
+        name: What the tensors are called in an error.
+
+    Returns:
+        State of B streams, on the device and in the float type of `zeros`.
+
+    Raises:
+        ValueError: If the model has no such recurrence, a shape does not fit, or the numbers of streams differ.
+    """
+    found, layout = zeros.tensors(), zeros.layout()
+    streams = max((len(tensor) for tensor in tensors.values() if tensor.dim()), default=1)
+    for part, tensor in tensors.items():
+        if part not in layout:
+            remedy = "Its names are " + ", ".join(layout) + "."
+            raise ValueError(problem(f"{name}: {part}", "a recurrence of the model", tuple(tensor.shape), remedy))
+        if tuple(tensor.shape) not in {(1, *layout[part]), (streams, *layout[part])}:
+            allowed = f"of shape ({streams}, " + ", ".join(map(str, layout[part])) + "), or with 1 row"
+            raise ValueError(
+                problem(f"{name}: {part}", allowed, tuple(tensor.shape), "Use the model it was made with.")
+            )
+        found[part] = tensor.to(found[part])
+    whole = {part: tensor.expand(streams, *tensor.shape[1:]) for part, tensor in found.items()}
+    return State.from_tensors(whole)

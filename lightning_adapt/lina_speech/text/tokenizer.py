@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from lightning_adapt._shared.checks import check_choice, problem
+from lightning_adapt.lina_speech.saved_parts import check_checkpoint_is_there, saved_part
 
 __all__ = [
     "BOS",
@@ -92,7 +93,8 @@ def as_tokenizer(value: Any = None) -> TextTokenizer:
 
     Args:
         value: "characters" or None; "phonemes", or with a language "phonemes:en-gb"; the path of a JSON file of the
-            `tokenizers` library or of a tokenizer's state; or a tokenizer, which comes back as it is.
+            `tokenizers` library or of a tokenizer's state, or of a checkpoint of `LinaSpeechModule`, for the tokenizer
+            of its model; or a tokenizer, which comes back as it is.
 
     Returns:
         The tokenizer.
@@ -100,7 +102,7 @@ def as_tokenizer(value: Any = None) -> TextTokenizer:
     Raises:
         TypeError: If it is none of these.
         FileNotFoundError: If it is neither a name nor a file.
-        ValueError: If the file does not hold a tokenizer.
+        ValueError: If the file does not hold a tokenizer, or that of a checkpoint cannot be made again.
     """
     if value is None or value == "characters":
         return _made("characters")
@@ -116,16 +118,28 @@ def as_tokenizer(value: Any = None) -> TextTokenizer:
 
 
 def _from_file(path: Path) -> TextTokenizer:
+    check_checkpoint_is_there(path, "tokenizer")
     if not path.is_file():
         allowed = "'characters', 'phonemes' or an existing file"
         raise FileNotFoundError(problem("tokenizer", allowed, str(path), "Correct the name or the path."))
+    part = saved_part(path, "tokenizer")
+    if part is not None:
+        return _checked(tokenizer_from_state(part["state"]), part["fingerprint"], path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(problem("tokenizer", "a JSON file", str(path), f"It cannot be read: {error}.")) from error
+        allowed = "a JSON file, or a checkpoint of LinaSpeechModule"
+        raise ValueError(problem("tokenizer", allowed, str(path), f"It cannot be read: {error}.")) from error
     if isinstance(content, dict) and "kind" in content:
         return tokenizer_from_state(content)
     return tokenizer_from_state({"kind": "bpe", "json": json.dumps(content)})
+
+
+def _checked(tokenizer: TextTokenizer, fingerprint: str, path: Path) -> TextTokenizer:
+    if tokenizer.fingerprint != fingerprint:
+        remedy = "It was made by a release whose ids are other ones."
+        raise ValueError(problem("tokenizer", f"that of {path}, {fingerprint}", tokenizer.fingerprint, remedy))
+    return tokenizer
 
 
 def _made(kind: str, **arguments: Any) -> TextTokenizer:

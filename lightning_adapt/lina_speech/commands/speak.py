@@ -5,26 +5,38 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from lightning_adapt.lina_speech.commands.parts import (
+    MISTAKES,
+    STOPPED,
+    Ranges,
+    add_model_arguments,
+    check_file,
+    check_numbers,
+    check_writable,
+    load_module,
+    one_line,
+    print_lines,
+    say,
+    warnings_as_lines,
+)
+
 if TYPE_CHECKING:
     from lightning_adapt.lina_speech.inference.speech import Speech
-    from lightning_adapt.lina_speech.model.state import State
     from lightning_adapt.lina_speech.module import LinaSpeechModule
+    from lightning_adapt.lina_speech.voices.voice import Voice
 
 __all__ = ["HELP", "add_arguments", "run"]
 
 # torch and all that is heavy is imported in `run`: the parser of every other command passes through here
-HELP = "Speak texts with a trained Lina-Speech model, into sound files."
+HELP = "Speak texts with a trained Lina-Speech model to sound files."
 SOUNDS = (".wav", ".flac", ".ogg")
-STOPPED = 130  # the exit code of a command that Ctrl-C ended
-# what numbers may be; looked at before torch is imported and the model loaded
-RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+SHORT_SECONDS, SHORT_SECONDS_PER_CHARACTER = 0.2, 0.02  # nobody says anything, or a text, in less
+RANGES: Ranges = {
     "temperature": (lambda value: 0 <= value < math.inf, "a number >= 0"),
     "top_k": (lambda value: value >= 0, "a whole number, 1 or more, or 0 for all codes"),
     "top_p": (lambda value: 0 < value <= 1, "a number above 0 and up to 1"),
@@ -50,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--text-file", type=Path, metavar="FILE", help=lines, **given)
     out = "sound file, replaced if it is there (several texts: NAME-1.wav, NAME-2.wav ...), or a folder for 1.wav ..."
     add("--out", type=Path, metavar="FILE", help=out, **needed)
-    add("--voice", type=Path, metavar="FILE", help="a voice, saved with State.save", **given)
+    voice = "a voice of this checkpoint, as `lightning-adapt tune-voice` or Voice.save writes it"
+    add("--voice", type=Path, metavar="FILE", help=voice, **given)
     add("--temperature", type=float, default=1.0, help="smaller is more monotonous; 0 takes the most probable code")
     add("--top-k", type=int, default=100, metavar="K", help="draw among the K most probable codes; 0 for all")
     add("--top-p", type=float, default=1.0, metavar="P", help="draw among the fewest codes of this probability")
@@ -63,10 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         **given,
     )
     add("--seed", type=int, default=0, help="the same seed gives the same audio")
-    codec = "a codec's file, or a name such as encodec:NAME, if the checkpoint has none or it moved"
-    add("--codec", metavar="CODEC", help=codec, **given)
-    add("--device", default="auto", metavar="NAME", help="cpu, cuda or cuda:1; auto takes a GPU if there is one")
-    add("--verbose", action="store_true", help="show errors with their traceback")
+    add_model_arguments(parser)
 
 
 def run(options: argparse.Namespace, fail: Callable[[str], NoReturn]) -> int:
@@ -81,32 +91,27 @@ def run(options: argparse.Namespace, fail: Callable[[str], NoReturn]) -> int:
     """
     written: list[Path] = []
     try:
-        _check_numbers(options)
+        check_numbers(options, RANGES)
         texts = _texts(options)
         files = _files(options.out, len(texts))  # before the model is loaded: a mistake shows at once
         voice = _voice(options)
-        module = _load(options)
-        with _bar() as progress:
+        module = load_module(options)
+        with warnings_as_lines("speak"), _bar() as progress:
             started = time.perf_counter()
             spoken = _speak(module, texts, voice, options, progress)
             seconds = time.perf_counter() - started
         for speech, file in zip(spoken, files, strict=True):
             written.append(speech.save(file))
-    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as problem:
+    except MISTAKES as problem:
         if options.verbose:
             raise
-        fail(f"speak: {' '.join(str(problem).split())}")
+        fail(f"speak: {one_line(problem)}")
     except KeyboardInterrupt:
-        sys.stderr.write(f"speak: stopped, {', '.join(map(str, written)) or 'nothing'} was written.\n")
+        say("speak", f"stopped, {', '.join(map(str, written)) or 'nothing'} was written.")
         return STOPPED
     _print_summary(spoken, files, seconds)
+    _warn_of_short(spoken, files, options.n_best)
     return 0
-
-
-def _check_numbers(options: argparse.Namespace) -> None:
-    for name, (fits, allowed) in RANGES.items():
-        if name in options and not fits(getattr(options, name)):
-            raise ValueError(f"--{name.replace('_', '-')} must be {allowed}, but got {getattr(options, name)}.")
 
 
 # -- what to say, and where it goes ------------------------------------------------------------------------------------
@@ -125,8 +130,7 @@ def _texts(options: argparse.Namespace) -> list[str]:
 
 
 def _lines(file: Path) -> list[str]:
-    if not file.is_file():
-        raise FileNotFoundError(f"--text-file {str(file)!r} is no file.")
+    check_file("--text-file", file, "Pass a file with a text on each line.")
     try:
         return file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -146,68 +150,31 @@ def _files(out: Path, n_texts: int) -> list[Path]:
         files = [out]
     else:
         files = [out.with_name(f"{out.stem}-{number}{out.suffix}") for number in numbers]
-    above = files[0].parent
-    while not above.exists():
-        above = above.parent
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise OSError(f"--out {str(out)!r} cannot be written: {str(above)!r} is no folder that you may write to.")
-    taken = [file for file in files if file.is_dir()]
-    if taken:
-        raise OSError(f"--out {str(out)!r} cannot be written: {str(taken[0])!r} is a folder.")
+    check_writable("--out", out, files)
     return files
 
 
-# -- the model ---------------------------------------------------------------------------------------------------------
-def _load(options: argparse.Namespace) -> LinaSpeechModule:
-    path = options.checkpoint
-    if not path.is_file():
-        raise FileNotFoundError(f"--checkpoint {str(path)!r} is no file. Pass one that a Trainer saved.")
-    device = _device(options.device)
-    codec: dict[str, Any] = {"codec": options.codec} if "codec" in options else {}
-    import pickle
-
-    from lightning_adapt.lina_speech.module import LinaSpeechModule
-
-    try:
-        module = LinaSpeechModule.load_from_checkpoint(path, map_location="cpu", weights_only=True, **codec)
-    except (KeyError, AttributeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        what = f"--checkpoint {str(path)!r} is no checkpoint of LinaSpeechModule, or not a whole one"
-        reason = " ".join(str(error).split())[:160]
-        if isinstance(error, pickle.UnpicklingError):  # torch advises in a page of text to load it unsafely
-            reason = "it is no file of torch.save, or holds more than plain values and tensors"
-        raise ValueError(f"{what} ({reason}).") from error
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"--checkpoint {str(path)!r}: {error}") from error
-    return module.to(device)
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.ones(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:  # no such name, no such device, a torch built without it
-        raise ValueError(
-            f"--device {name!r} cannot be used here. Pass cpu, or auto for a GPU if there is one."
-        ) from error
-    return device
-
-
-def _voice(options: argparse.Namespace) -> State | None:
+# -- the voice ---------------------------------------------------------------------------------------------------------
+def _voice(options: argparse.Namespace) -> Voice | None:
     if "voice" not in options:
         return None
-    from lightning_adapt.lina_speech.model.state import State
+    check_file("--voice", options.voice, "Make one by `lightning-adapt tune-voice`.")
+    from lightning_adapt.lina_speech.saved_parts import saved_content
+    from lightning_adapt.lina_speech.voices.voice import Voice
 
-    return State.load(options.voice)
+    if saved_content(options.voice) is not None:
+        checkpoint = "is a checkpoint, no voice. Pass it as --checkpoint, and the voice as --voice."
+        raise ValueError(f"--voice {str(options.voice)!r} {checkpoint}")
+    try:
+        return Voice.load(options.voice)
+    except ValueError as error:
+        raise ValueError(f"--voice: {error}") from error
 
 
 def _speak(
     module: LinaSpeechModule,
     texts: list[str],
-    voice: State | None,
+    voice: Voice | None,
     options: argparse.Namespace,
     progress: Callable[[float], None],
 ) -> list[Speech]:
@@ -231,8 +198,6 @@ def _bar() -> Iterator[Callable[[float], None]]:
 
 def _print_summary(spoken: list[Speech], files: list[Path], seconds: float) -> None:
     """Print the files, which of them were cut off, and how fast it went."""
-    from rich.console import Console
-
     audio = sum(speech.seconds for speech in spoken)
     lines = [
         f"Wrote {file} ({speech.seconds:.2f} s{'' if speech.stopped else ', cut off at the limit'})"
@@ -240,4 +205,16 @@ def _print_summary(spoken: list[Speech], files: list[Path], seconds: float) -> N
     ]
     factor = f"real-time factor {seconds / audio:.2f} (below 1: faster than it plays)"
     lines.append(f"{audio:.2f} s of audio in {seconds:.2f} s, {factor}")
-    Console().print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    print_lines(lines)
+
+
+def _warn_of_short(spoken: list[Speech], files: list[Path], n_best: int) -> None:
+    """Say which texts ended by themselves before they can have been said."""
+    short = [
+        f"{file} ({speech.seconds:.2f} s for {len(speech.text)} characters)"
+        for speech, file in zip(spoken, files, strict=True)
+        if speech.stopped and speech.seconds < max(SHORT_SECONDS, SHORT_SECONDS_PER_CHARACTER * len(speech.text))
+    ]
+    if short:
+        shown = ", ".join(short[:3]) + (f" and {len(short) - 3} more" if len(short) > 3 else "")
+        say("speak", f"{shown} ended at once: try --n-best {max(3, 2 * n_best)} or another --seed.")

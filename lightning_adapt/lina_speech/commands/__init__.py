@@ -1,0 +1,1 @@
+"""The commands of `lightning-adapt` that have to do with speech."""

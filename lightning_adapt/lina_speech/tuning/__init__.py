@@ -1,0 +1,1 @@
+"""Initial-state tuning: a voice, or a style, learnt as the state that frozen recurrences start from."""

@@ -1,0 +1,178 @@
+"""InEvaluation: the hooks that start validation, test and prediction from tuned states, and measure held-out losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
+
+from lightning_adapt._shared.checks import problem
+from lightning_adapt._shared.collectives import gather_rows
+from lightning_adapt.lina_speech.tuning.fit_checks import check_protocol
+from lightning_adapt.lina_speech.tuning.held_out_sums import Reduce
+from lightning_adapt.lina_speech.tuning.hold import Hold
+from lightning_adapt.lina_speech.tuning.run import TuningRun, origin_of
+from lightning_adapt.lina_speech.voices.voice import Voice
+
+__all__ = ["InEvaluation", "checked_origin", "clear_errors", "summed"]
+
+
+class InEvaluation(Callback):
+    """What `InitialStateTuning` does outside of training steps."""
+
+    enabled: bool
+    _run: TuningRun | None = None  # of the running or last fit, or of a loaded state
+    _hold: Hold | None = None  # of the running fit
+    _loaded: dict[str, Any] | None = None  # until there is a module that it can be used with
+    _voices: dict[str, Voice]  # of the last fit, or of a loaded state that was evaluated
+    _evaluates = False  # in validate, test or predict, with a voice
+
+    def _new_run(self, trainer: Trainer, pl_module: Any, known: dict[str, Any] | None) -> TuningRun:
+        raise NotImplementedError
+
+    # -- validate, test, predict ----------------------------------------------------------------------------------
+    def _begin_stage(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._hold is not None and self._run is not None:
+            self._run.begin_validation()
+            return
+        if not self.enabled:
+            return
+        with clear_errors():
+            if self._loaded is not None:
+                check_protocol(pl_module)
+                self._run = self._new_run(trainer, pl_module, self._loaded)
+                self._run.finish()
+                self._voices = {}
+            if self._run is None or not self._run.finished:
+                return
+            check_protocol(pl_module)
+            self._run.origin = checked_origin(self._run, pl_module)
+            self._voices = self._voices or self._run.voices()
+        self._run.states.to(pl_module.device)
+        self._evaluates = True
+
+    def _begin_batch(self, pl_module: LightningModule, batch: Any) -> None:
+        if self._run is not None and (self._evaluates or self._hold is not None):
+            with clear_errors(), torch.no_grad():
+                self._run.use(pl_module, batch)
+
+    def _end_batch(self, pl_module: LightningModule) -> None:
+        if self._run is not None and (self._evaluates or self._hold is not None):
+            self._run.rest(pl_module)
+
+    def _end_stage(self, pl_module: Any) -> None:
+        """Leave a module that was evaluated as without tuning; harmless when there is nothing to leave."""
+        if self._evaluates and self._run is not None:
+            self._evaluates = False
+            self._run.states.cpu()
+            pl_module.use_initial_states(None)
+
+    # -- held-out losses of a fit ---------------------------------------------------------------------------------
+    @override
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self._hold is not None and self._run is not None and not trainer.sanity_checking:
+            with clear_errors(), trainer.precision_plugin.val_step_context():
+                self._run.measure(pl_module, batch)
+        self._end_batch(pl_module)
+
+    @override
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._hold is None or self._run is None or trainer.sanity_checking:
+            return
+        values = self._run.end_validation(trainer.global_step, summed(trainer))
+        for name, value in values.items():  # equal on all processes already; `sync_dist` says so to Lightning
+            pl_module.log(name, value, prog_bar=name == "lina/held_out_ratio", batch_size=1, sync_dist=True)
+        if self._run.out_of_patience:
+            trainer.should_stop = True
+
+    # -- the hooks, alike for each stage --------------------------------------------------------------------------
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin_stage(trainer, pl_module)
+
+    @override
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin_stage(trainer, pl_module)
+
+    @override
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin_stage(trainer, pl_module)
+
+    @override
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._begin_batch(pl_module, batch)
+
+    @override
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._begin_batch(pl_module, batch)
+
+    @override
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._begin_batch(pl_module, batch)
+
+    @override
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._end_batch(pl_module)
+
+    @override
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._end_batch(pl_module)
+
+
+def checked_origin(run: TuningRun, pl_module: Any) -> dict[str, Any]:
+    """Return what voices of a module belong to; refuse other weights than those that the states were tuned with."""
+    origin = origin_of(pl_module)
+    made_with, here = run.origin["model"], origin["model"]
+    if made_with is not None and made_with != here:
+        remedy = "Tuned states mean nothing to other weights: load those of the tuning run, or tune again."
+        raise ValueError(problem("model", f"the one that was tuned, {made_with}", here, remedy))
+    return origin
+
+
+def summed(trainer: Trainer) -> Reduce:
+    """Return what sums a tensor over all processes."""
+    return lambda value: gather_rows(trainer, value[None]).sum(0)
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Raise what does not fit together in Lightning's own way."""
+    try:
+        yield
+    except (TypeError, ValueError) as found:
+        raise MisconfigurationException(str(found)) from found
