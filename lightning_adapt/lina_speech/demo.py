@@ -1,4 +1,4 @@
-"""The Lina-Speech section of the demo: a tiny model learns to speak, beside counters and itself with wrong texts."""
+"""The Lina-Speech section of the demo: a tiny model learns to speak, and then takes on a voice that it never heard."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from lightning_adapt._shared.demo_training import one_thread
 from lightning_adapt._shared.imports import require
 from lightning_adapt._shared.report import Audio, Cell, Column, Kind, Picture, Row, Section
-from lightning_adapt.lina_speech.corpus.wave_files import pcm16, wave_bytes
 from lightning_adapt.lina_speech.demo_fit import Found, Task, fit
+from lightning_adapt.lina_speech.demo_voice_table import engine_name, voice_audio, voice_picture, voice_table, wav
+from lightning_adapt.lina_speech.demo_voices import VoiceTask
 from lightning_adapt.lina_speech.figures import alignment_figure
 
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ _COLUMNS = (
     Column("against the bigram", "nats", 3),
     Column("codes it wavers between", "", 1),
 )
+_QUICK = Task(2, 20, 32, 25, 500, 2, VoiceTask(2, 6, 2, 2, 4, 300))
+_WHOLE = Task(3, 100, 64, 130, 450, 8, VoiceTask(3, 20, 6, 12, 50, 300))
 _ROWS: dict[str, tuple[str, Kind]] = {
     "unigram": ("how often each code comes", "baseline"),
     "bigram": ("what follows each code", "baseline"),
@@ -54,6 +55,12 @@ _USAGE = (
         "From a checkpoint to a sound file",
         'lightning-adapt speak --checkpoint last.ckpt --text "Good morning." --out morning.wav',
     ),
+    (
+        "A voice from minutes of recordings, with the weights as they are",
+        "lightning-adapt tune-voice --checkpoint last.ckpt --manifest anna.csv --out anna.safetensors\n"
+        "lightning-adapt speak --checkpoint last.ckpt --voice anna.safetensors "
+        '--text "Good morning." --out anna.wav',
+    ),
 )
 
 
@@ -72,8 +79,8 @@ def run(context: DemoContext) -> Section:
     require("figures", "The Lina-Speech demo", "matplotlib")
     require("speech", "The Lina-Speech demo", "torchaudio", "safetensors")
     began = time.perf_counter()
-    task = Task(2, 20, 32, 25, 500, 2) if context.quick else Task(3, 100, 64, 130, 450, 8)
-    context.start(total=task.steps)
+    task = _QUICK if context.quick else _WHOLE
+    context.start(total=task.all_steps)
     with one_thread():
         found = fit(task, context.advance, context.doing)
     context.doing("Lina-Speech")
@@ -81,11 +88,12 @@ def run(context: DemoContext) -> Section:
 
 
 def _section(task: Task, found: Found, seconds: float) -> Section:
-    engine = {"espeak": "espeak-ng", "formant": "a built-in formant synthesiser"}.get(found.engine, found.engine)
+    engine = engine_name(found.engine)
     return Section(
         method="lina_speech",
         title="Lina-Speech: text-to-speech with a memory of fixed size",
-        problem="You have recordings and their texts, and want a model that speaks, small enough to train yourself.",
+        problem="You have recordings and their texts, and want a model that speaks, small enough to train yourself, "
+        "and able to take on a further voice.",
         setting=f"{task.voices} voices of {engine}, {task.utterances} sentences of 3 to 6 words each, a tenth held "
         f"out; one codebook of {task.codes} codes at 50 Hz, fitted on the training sentences; 1.3 M parameters, "
         f"{task.steps} steps of up to {task.frames} frames. One seed.",
@@ -95,8 +103,9 @@ def _section(task: Task, found: Found, seconds: float) -> Section:
         verdict=_verdict(task, found),
         usage=_USAGE,
         seconds=seconds,
-        pictures=_pictures(found),
-        audio=_audio(found),
+        pictures=(*_pictures(found), voice_picture(found.cloned)),
+        audio=(*_audio(found), *voice_audio(found.cloned)),
+        more=(voice_table(task.voice, found.cloned),),
     )
 
 
@@ -171,11 +180,7 @@ def _alignment_figure(found: Found) -> Figure:
 def _audio(found: Found) -> tuple[Audio, ...]:
     rate, text = found.speech.sample_rate_hz, found.original["text"]
     return (
-        Audio("speech", f"Generated: {found.speech.text}", _wav(found.speech.audio, rate)),
-        Audio("codec", f"A held-out recording after the codec: {text}", _wav(found.decoded, rate)),
-        Audio("recording", f"The recording: {text}", _wav(found.original["audio"], rate)),
+        Audio("speech", f"Synthetic, from its training: {found.speech.text}", wav(found.speech.audio, rate)),
+        Audio("codec", f"A held-out recording after the codec: {text}", wav(found.decoded, rate)),
+        Audio("recording", f"The recording: {text}", wav(found.original["audio"], rate)),
     )
-
-
-def _wav(audio: Tensor, sample_rate_hz: int) -> bytes:
-    return wave_bytes(pcm16(audio), sample_rate_hz)
