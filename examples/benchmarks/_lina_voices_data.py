@@ -20,6 +20,7 @@ from lightning_adapt.lina_speech.speech_metrics import counted_targets, target_l
 
 RECORDED = "LJ Speech"  # the one person who is not synthesised
 STOPPING, TESTED = 2, 4  # recordings of her to choose the best step by, and to measure on
+OTHERS = 5  # sentences of words of each voice of the base, and as many of digits, that forgetting is measured on
 
 
 class Setting(NamedTuple):
@@ -120,7 +121,17 @@ def trained_base(setting: Setting, seed: int, folder: Path) -> Base:
     trained = t.train(t.fresh_module(fresh, setting.base, seed), data, setting.base)
     path = folder / "base.ckpt"
     trained.trainer.save_checkpoint(path)
-    module, others = loaded(path), list(data.val_dataloader())
+    return base_of(setting, seed, path)
+
+
+def base_of(setting: Setting, seed: int, path: Path) -> Base:
+    """Return a trained base, with other sentences of its own voices than it was trained on."""
+    module = loaded(path)
+    words, digits = mixed_corpus(OTHERS, seed + 1, n_voices=setting.voices)
+    base = Base(module, path, [], 1.0)
+    data = data_of(setting, base, words[:1], [*words, *digits], seed)
+    data.setup()
+    others = list(data.val_dataloader())
     return Base(module, path, others, cross_entropy(module, others))
 
 

@@ -51,7 +51,7 @@ SETTING = d.Setting(
     tokens=800,
     rates=RATES,
     spoken=6,
-    ranks=(2, 8, 16),
+    ranks=(2, 16),
     minutes=(0.25, 1.0),
 )
 QUICK = d.Setting(
