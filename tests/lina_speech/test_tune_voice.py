@@ -106,7 +106,8 @@ def test_the_options_reach_the_tuning(checkpoint, monkeypatch):
         with pytest.raises(SystemExit):
             parts.tune(checkpoint, rows, *flags, "--name", "anna", *more)
         assert seen == {**same, "patience": None}
-    for rank, rate in (("4", 1.0), ("full", 0.1)):  # unless it is given
+    for rank, little, rate in (("4", 60.0, 0.1), ("4", 0.1, 1.0), ("full", 0.1, 0.1)):  # unless it is given
+        monkeypatch.setattr(tune_run, "LITTLE_SECONDS", little)
         with pytest.raises(SystemExit):
             parts.tune(checkpoint, rows, "--rank", rank)
         assert seen["learning_rate"] == rate

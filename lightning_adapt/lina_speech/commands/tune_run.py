@@ -31,7 +31,7 @@ __all__ = ["Steps", "Tuned", "tune"]
 BATCH_SIZE = 4  # utterances per step; the authors take 2 and add up the gradients of 4 such batches
 MOST_STEPS_BETWEEN_VALIDATIONS = 10
 LITTLE_SECONDS = 60.0
-LOW_RANK_RATE, FULL_RATE = 1.0, 0.1  # learning rates for some hundred steps
+FAST, SLOW = 1.0, 0.1  # learning rates for some hundred steps: slow for full matrices and where there is little speech
 
 # takes the step, the held-out loss and that without tuning, which are None until they were measured
 Steps = Callable[[int, float | None, float | None], None]
@@ -95,7 +95,8 @@ def tune(
         sets = [chosen for chosen in (data.train_set, data.val_set) if chosen is not None]
         heard = look_at(_paths(rows, val, sets), module.codec.sample_rate_hz)
         _warn(module, sets, heard.warnings(module.codec.sample_rate_hz), warn)
-        callback = _callback(options, held_out=bool(val))
+        little = float(data.train_set.seconds.sum()) < LITTLE_SECONDS
+        callback = _callback(options, held_out=bool(val), rate=SLOW if little or options.rank == "full" else FAST)
         started = time.perf_counter()
         with bar() as show:
             shown = _Shown(show)
@@ -178,11 +179,11 @@ def _warn(module: LinaSpeechModule, sets: list[Any], found: list[str], warn: Cal
     module.tokenizer.encode(" ".join(texts)) if joined is None else joined(texts)
 
 
-def _callback(options: argparse.Namespace, *, held_out: bool) -> InitialStateTuning:
+def _callback(options: argparse.Namespace, *, held_out: bool, rate: float) -> InitialStateTuning:
     return InitialStateTuning(
         options.name,
         rank=options.rank,
-        learning_rate=getattr(options, "learning_rate", FULL_RATE if options.rank == "full" else LOW_RANK_RATE),
+        learning_rate=getattr(options, "learning_rate", rate),
         patience=options.patience if held_out and options.patience else None,
         max_steps=options.steps,
         consent=getattr(options, "consent", None),

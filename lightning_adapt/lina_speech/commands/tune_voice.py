@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ranks = "size of the voice: matrices of this rank, or 'full' ones, which take far more speech and disk"
     add("--rank", type=_rank, default=4, metavar="R", help=ranks)
     add("--steps", type=int, default=200, metavar="N", help="most steps, of up to 4 utterances each")
-    rate = "of Adam; else 1.0, or 0.1 for full matrices (the authors take 0.1, for longer runs)"
+    rate = "of Adam; else 1.0, or 0.1 for full matrices and for less than a minute of speech (the authors take 0.1)"
     add("--learning-rate", type=float, metavar="LR", help=rate, **given)
     checks = "stop after so many measurements of the held-out loss (one each 10 steps) without a better one; 0: never"
     add("--patience", type=int, default=5, metavar="N", help=checks)
