@@ -62,7 +62,7 @@ class Setting(NamedTuple):
     spoken: int
     ranks: tuple[int, ...] = ()
     minutes: tuple[float, ...] = ()
-    repeats: int = 9
+    repeats: int = 31
 
     def described(self) -> dict[str, Any]:
         """Return plain values for the result file."""
