@@ -184,7 +184,7 @@ def _bars(axes: Any, study: h.Study, people: Sequence[str], key: str, label: str
         for x, person in zip(at, people, strict=True):
             found = values(study, person, method, key)
             axes.scatter([x] * len(found), found, s=4, color="black", zorder=3)
-    axes.set_xticks(range(len(people)), people, fontsize=7)
+    axes.set_xticks(range(len(people)), [person.rsplit(":", 1)[-1] for person in people], fontsize=8)
     axes.set_ylabel(label)
 
 
@@ -198,6 +198,7 @@ def _data_curve(axes: Any, study: h.Study) -> None:
         if points:
             axes.plot(*zip(*sorted(points), strict=True), marker="o", color=f"C{w.METHODS.index(method)}")
     axes.set(xscale="log", xlabel="minutes of speech", ylabel=f"CE over untuned, {d.RECORDED}")
+    _plain_ticks(axes, (0.25, 0.5, 1, 2, 3))
 
 
 def _rank_curve(axes: Any, study: h.Study) -> None:
@@ -212,3 +213,9 @@ def _rank_curve(axes: Any, study: h.Study) -> None:
     if full is not None:
         axes.axhline(full, linestyle="--", color=f"C{w.METHODS.index(w.FULL_RANK)}")
     axes.set(xlabel="rank (dashed: full)", ylabel=f"CE over untuned, {d.RECORDED}", xscale="log")
+    _plain_ticks(axes, (1, 2, 4, 8, 16))
+
+
+def _plain_ticks(axes: Any, places: Sequence[float]) -> None:
+    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.minorticks_off()

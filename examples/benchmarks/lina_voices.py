@@ -69,6 +69,7 @@ QUICK = d.Setting(
     tokens=400,
     rates=RATES,
     spoken=1,
+    repeats=15,
 )
 QUICK_METHODS = (w.UNTUNED, w.PROMPT, w.PROMPTS, w.STORED, w.RANK_4, w.FINE_TUNED)
 
