@@ -29,7 +29,7 @@ _COLUMNS = (
     Column("codes it wavers between", "", 1),
 )
 _QUICK = Task(2, 20, 32, 25, 500, 2, VoiceTask(2, 6, 2, 2, 4, 300))
-_WHOLE = Task(3, 100, 64, 130, 450, 8, VoiceTask(3, 20, 6, 12, 50, 300))
+_WHOLE = Task(3, 100, 64, 130, 450, 8, VoiceTask(3, 20, 6, 12, 40, 300))
 _ROWS: dict[str, tuple[str, Kind]] = {
     "unigram": ("how often each code comes", "baseline"),
     "bigram": ("what follows each code", "baseline"),
