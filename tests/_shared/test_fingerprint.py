@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -124,8 +125,8 @@ def test_copies_have_their_own_and_nothing_is_kept_alive(hashes):
     copies = [copy.deepcopy(module), pickle.loads(pickle.dumps(module))]
     nn.init.zeros_(copies[0][0].weight)
     assert known_fingerprint(copies[0]) != known_fingerprint(module) == known_fingerprint(copies[1])
-    count = len(fingerprint._SEEN)
+    kept = [weakref.ref(one) for one in (module, *copies)]
     del module, copies
     hashes.clear()
     gc.collect()
-    assert len(fingerprint._SEEN) == count - 3
+    assert all(reference() is None for reference in kept)
