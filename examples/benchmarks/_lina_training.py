@@ -141,8 +141,8 @@ def counted(data: TextSpeechDataModule) -> tuple[h.Run, h.Run]:
     return {"loss": single}, {"loss": pair.loss, "weight": pair.weight}
 
 
-def fresh_module(setting: Setting, fit: Fit, steps_seed: int) -> LinaSpeechModule:
-    """Return an untrained model of the preset."""
+def fresh_module(setting: Any, fit: Fit, steps_seed: int) -> LinaSpeechModule:
+    """Return an untrained model of the preset, for the `codes` of a setting."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(steps_seed)
         return LinaSpeechModule(

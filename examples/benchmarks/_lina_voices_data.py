@@ -117,8 +117,7 @@ def trained_base(setting: Setting, seed: int, folder: Path) -> Base:
     """Train a base and write its checkpoint."""
     words, digits = mixed_corpus(setting.utterances, seed, n_voices=setting.voices)
     data = t.data_of([*words, *digits], setting.base, folder, seed, codebook_size=setting.codes)
-    fresh = t.Setting(setting.voices, setting.utterances, setting.codes, setting.base, setting.base, setting.spoken)
-    trained = t.train(t.fresh_module(fresh, setting.base, seed), data, setting.base)
+    trained = t.train(t.fresh_module(setting, setting.base, seed), data, setting.base)
     path = folder / "base.ckpt"
     trained.trainer.save_checkpoint(path)
     return base_of(setting, seed, path)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import _lina_voices_data as d
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback
 from torch import Tensor
-from typing_extensions import override
 
 from lightning_adapt._shared.demo_training import quiet_trainer
 from lightning_adapt._shared.fingerprint import weights_fingerprint
 from lightning_adapt._shared.forward import evaluating
 from lightning_adapt.lina_speech.data.datamodule import TextSpeechDataModule
 from lightning_adapt.lina_speech.data.utterances import pad_batch
+from lightning_adapt.lina_speech.held_out import BestWeights, trained_parameters
 from lightning_adapt.lina_speech.inference.sampling import SamplingOptions, draw, stream_key, stream_uniforms
 from lightning_adapt.lina_speech.model.delay import BOA, CODE_OFFSET, EOA
 from lightning_adapt.lina_speech.module import LinaSpeechModule
@@ -85,42 +84,6 @@ def _fitted(
 
 
 # -- weights -----------------------------------------------------------------------------------------------------------
-class Best(Callback):
-    """Keep the trained weights of the best validation, as tuned states are kept; those before training are the first.
-
-    Args:
-        loss: Validation loss before training.
-    """
-
-    def __init__(self, loss: float) -> None:
-        self.loss = loss
-        self._kept: Mapping[str, Tensor] = {}
-
-    @override
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._keep(pl_module)
-
-    @override
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loss = float(trainer.callback_metrics["val_loss"])
-        if loss < self.loss:
-            self.loss = loss
-            self._keep(pl_module)
-
-    def _keep(self, module: LightningModule) -> None:
-        self._kept = {name: value.detach().clone() for name, value in _trained(module).items()}
-
-    @override
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        with torch.no_grad():
-            for name, value in _trained(pl_module).items():
-                value.copy_(self._kept[name])
-
-
-def _trained(module: LightningModule) -> dict[str, torch.nn.Parameter]:
-    return {name: value for name, value in module.named_parameters() if value.requires_grad}
-
-
 def fine_tuned(base: d.Base, data: TextSpeechDataModule, rate: float, steps: int, every: int) -> Speaks:
     """Train all weights, as the base was trained, from its checkpoint."""
     module = d.loaded(base.path, learning_rate=rate, warmup_steps=steps // 10)
@@ -140,9 +103,9 @@ def with_lora(base: d.Base, data: TextSpeechDataModule, rate: float, steps: int,
 
 
 def _with_trained_weights(module: LinaSpeechModule, data: TextSpeechDataModule, steps: int, every: int) -> Speaks:
-    best = Best(d.cross_entropy(module, list(data.val_dataloader())))
+    best = BestWeights(d.cross_entropy(module, list(data.val_dataloader())))
     took = _fitted(module, data, [best], steps, every)
-    count = sum(value.numel() for value in _trained(module).values())
+    count = sum(value.numel() for value in trained_parameters(module).values())
     return Speaks(module, None, {"seconds": took, "bytes": 4.0 * count, "parameters": float(count)})
 
 

@@ -152,6 +152,32 @@ def check_flag(argument: str, value: Any, remedy: str) -> bool:
     return value
 
 
+def check_text(argument: str, value: Any, remedy: str) -> str:
+    """Return a text with something in it; raise an error that names the argument otherwise.
+
+    Args:
+        argument: Name of the argument.
+        value: What the user passed.
+        remedy: What to do, a full sentence.
+
+    Returns:
+        The text.
+
+    Raises:
+        TypeError: If it is no string.
+        ValueError: If it is empty or blank.
+
+    Example:
+        >>> check_text("name", "anna", "Name the speaker.")
+        'anna'
+    """
+    if not isinstance(value, str):
+        raise TypeError(problem(argument, "a string", value, remedy))
+    if not value.strip():
+        raise ValueError(problem(argument, "a text that is not empty", value, remedy))
+    return value
+
+
 def check_loader_key(loader: Any) -> str | int | None:
     """Check the name of one of several train loaders.
 

@@ -287,3 +287,8 @@ def begin_after_last_batch(trainer: Any) -> None:
             progress.reset_on_run()
         loop.val_loop.batch_progress.total.reset()
         loop.reset_restart_stage()
+
+
+def is_dev_run(trainer: Any) -> bool:
+    """Say whether the Trainer only tries out a few batches (`fast_dev_run`, which a connector of it sets)."""
+    return bool(trainer.fast_dev_run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,3 +42,30 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def existing_folder(path: Path) -> Path:
+    """Return the nearest folder above a path that is there; it may turn out to be a file.
+
+    Args:
+        path: A path that may not be there yet.
+
+    Returns:
+        The folder; absolute if the path is.
+    """
+    return next(folder for folder in path.parents if folder.exists())
+
+
+def obstacle_to(files: Sequence[Path]) -> Path | None:
+    """Return what keeps files of one folder from being written, to be known before any work is done for them.
+
+    Args:
+        files: At least one.
+
+    Returns:
+        What is above them if it is no folder or may not be written to; or the first of them that is a folder; or None.
+    """
+    above = existing_folder(files[0])
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        return above
+    return next((file for file in files if file.is_dir()), None)

@@ -35,7 +35,7 @@ from lightning_adapt.divconq.training.options import (
     epochs_before_last_round,
 )
 from lightning_adapt.divconq.training.run import NO_STATE, SelectionRun
-from lightning_adapt.divconq.training.run_checks import NAME, is_dev_run
+from lightning_adapt.divconq.training.run_checks import NAME
 
 __all__ = ["DiversitySelectionCallback"]
 
@@ -205,7 +205,7 @@ class DiversitySelectionCallback(Callback):
         change = partial(self._chosen, run, trainer, pl_module)
         compat.add_train_loader_transform(trainer, self.state_key, change)
         if self.rounds > 1:
-            restarts = self.round_init == "restart" and not is_dev_run(trainer)  # that one has no last round
+            restarts = self.round_init == "restart" and not compat.is_dev_run(trainer)  # that one has no last round
             first = epochs_before_last_round(self.epochs_per_round, self.rounds) if restarts else 0
             plan_steps(trainer, self.state_key, run.resize, first_epoch=first)
 

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor
-from typing_extensions import override
 
 from lightning_adapt._shared.demo_training import quiet_trainer
 from lightning_adapt.lina_speech.corpus.voices import SynthesisedVoices
 from lightning_adapt.lina_speech.data.datamodule import TextSpeechDataModule
-from lightning_adapt.lina_speech.held_out import LossCurve, held_out_loss
+from lightning_adapt.lina_speech.held_out import BestWeights, LossCurve, held_out_loss
 from lightning_adapt.lina_speech.inference.speech import Speech
 from lightning_adapt.lina_speech.module import LinaSpeechModule
 from lightning_adapt.lina_speech.tuning.callback import InitialStateTuning
@@ -173,33 +172,14 @@ def _loss_in(voice: Voice, module: LinaSpeechModule, batches: list[Any]) -> floa
         module.initial_state = None
 
 
-class _BestWeights(Callback):
-    """Gives a module the weights of its best validation at the end of a fit, those before it being the first."""
-
-    def __init__(self, loss: float, weights: dict[str, Tensor]) -> None:
-        self.loss, self.weights = loss, weights
-
-    @override
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loss = float(trainer.callback_metrics["val_loss"])
-        if loss < self.loss:
-            self.loss = loss
-            self.weights = {name: value.clone() for name, value in pl_module.state_dict().items()}
-
-    @override
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pl_module.load_state_dict(self.weights)
-
-
 def _fine_tune(
     task: VoiceTask, module: LinaSpeechModule, data: TextSpeechDataModule, advance: Callable[[], None]
 ) -> LinaSpeechModule:
     """Return a copy that trained all of its weights on the same batches, the best of as many validations."""
     rates: dict[str, Any] = {"learning_rate": _RATE, "warmup_steps": task.steps // 8, "n_audio_samples": 0}
-    weights = {name: value.clone() for name, value in module.state_dict().items()}
     with torch.random.fork_rng(devices=[]):
         changed = LinaSpeechModule("tiny", codebook_size=module.config.codebook_size, **rates)
-        changed.load_state_dict(weights)
-        best = _BestWeights(held_out_loss(module, list(data.val_dataloader())), weights)
+        changed.load_state_dict(module.state_dict())
+        best = BestWeights(held_out_loss(module, list(data.val_dataloader())))
         _trainer(task, [best], advance, gradient_clip_val=1.0).fit(changed, datamodule=data)
     return changed

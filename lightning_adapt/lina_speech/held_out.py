@@ -1,8 +1,8 @@
-"""What a model knows of held-out speech: its loss, its loss with other texts, and that of counters beside it."""
+"""What a model knows of held-out speech: its loss, where that was best, with other texts, and of counters beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,14 @@ from typing_extensions import override
 from lightning_adapt._shared.demo_training import quiet_trainer
 from lightning_adapt.lina_speech.ngrams import Bigram, bigram_loss, unigram_loss
 
-__all__ = ["LossCurve", "counted_losses", "held_out_loss", "with_exchanged_texts"]
+__all__ = [
+    "BestWeights",
+    "LossCurve",
+    "counted_losses",
+    "held_out_loss",
+    "trained_parameters",
+    "with_exchanged_texts",
+]
 
 
 class LossCurve(Callback):
@@ -48,6 +55,43 @@ class LossCurve(Callback):
     def _note(self, step: int) -> None:
         self.points.append((step, sum(self._since) / len(self._since)))
         self._since = []
+
+
+class BestWeights(Callback):
+    """Gives a module the trained weights of its best validation at the end, those before training being the first.
+
+    Args:
+        loss: Validation loss before training.
+    """
+
+    def __init__(self, loss: float) -> None:
+        self.loss = loss
+        self._kept: Mapping[str, Tensor] = {}
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._keep(pl_module)
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loss = float(trainer.callback_metrics["val_loss"])
+        if loss < self.loss:
+            self.loss = loss
+            self._keep(pl_module)
+
+    def _keep(self, module: LightningModule) -> None:
+        self._kept = {name: value.detach().clone() for name, value in trained_parameters(module).items()}
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        with torch.no_grad():
+            for name, value in trained_parameters(pl_module).items():
+                value.copy_(self._kept[name])
+
+
+def trained_parameters(module: LightningModule) -> dict[str, torch.nn.Parameter]:
+    """Return the parameters of a module that are trained, by name."""
+    return {name: value for name, value in module.named_parameters() if value.requires_grad}
 
 
 def held_out_loss(module: LightningModule, batches: Iterable[Any]) -> float:

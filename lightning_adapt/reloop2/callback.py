@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from typing_extensions import override
@@ -15,6 +15,7 @@ from typing_extensions import override
 from lightning_adapt._shared.checks import check_choice, check_flag, check_integer, problem
 from lightning_adapt._shared.figures import log_figure
 from lightning_adapt._shared.fingerprint import weights_fingerprint
+from lightning_adapt._shared.stage_hooks import STAGES, Stage, StageHooks, check_stages
 from lightning_adapt._shared.state import read_version, to_plain, with_version
 from lightning_adapt.reloop2.adaptive import AdaptiveErrorMemory
 from lightning_adapt.reloop2.batches import check_callable, default_ids, default_labels, match_labels
@@ -22,7 +23,6 @@ from lightning_adapt.reloop2.capture import warn_of_other_outputs
 from lightning_adapt.reloop2.compensator import KINDS, Compensator, Memory, make_memory
 from lightning_adapt.reloop2.feedback import Feedback, FeedbackQueue
 from lightning_adapt.reloop2.memory import ErrorMemory
-from lightning_adapt.reloop2.stage_hooks import STAGES, Stage, StageHooks, check_stages
 from lightning_adapt.reloop2.stage_metrics import StageMetrics
 
 __all__ = ["ErrorMemoryCallback"]
@@ -30,7 +30,7 @@ __all__ = ["ErrorMemoryCallback"]
 STATE_VERSION = 1
 
 
-class ErrorMemoryCallback(StageHooks):
+class ErrorMemoryCallback(StageHooks, Callback):
     """Adapt a served model to new feedback without retraining (ReLoop2: Zhu et al., KDD 2023, arXiv 2306.08808).
 
     In validation, test and prediction the output of your module is corrected by what a memory knows of the model's
@@ -206,7 +206,7 @@ class ErrorMemoryCallback(StageHooks):
 
     # -- batches ------------------------------------------------------------------------------------------------------
     @override
-    def begin_batch(self, batch: Any, batch_idx: int) -> None:
+    def begin_batch(self, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self._compensator is None:
             return
         if batch_idx == 0:
@@ -214,7 +214,7 @@ class ErrorMemoryCallback(StageHooks):
         self._compensator.begin(self.fields_fn(batch) if self.fields_fn else None)
 
     @override
-    def end_batch(self, trainer: Trainer, batch: Any, n_rows: int | None) -> None:
+    def end_batch(self, trainer: Trainer, pl_module: LightningModule, batch: Any, n_rows: int | None) -> None:
         if self._compensator is None:
             return
         passes = self._compensator.finish()

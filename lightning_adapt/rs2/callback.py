@@ -221,7 +221,7 @@ class RS2Callback(Callback):
             self._feed.use(self.sampler, known)
         self._running = True
         self._whole_rounds = self._check_whole_rounds(trainer, batches)
-        if not _is_dev_run(trainer):
+        if not compat.is_dev_run(trainer):
             usual = -(-self.sampler.n_rows // self.sampler.multiple)
             check_horizons(trainer, self.lr_horizon, "RS2Callback", batches / usual)
         # None: the user counts steps, and steps stay steps. Without validation there is nothing to thin out, and
@@ -241,7 +241,7 @@ class RS2Callback(Callback):
             rank_zero_warn(f"Rounds are repeated inside an epoch. {problem_found}")
         if trainer.num_training_batches >= batches:
             return True
-        if not _is_dev_run(trainer):
+        if not compat.is_dev_run(trainer):
             rank_zero_warn(
                 f"Every RS2 round is cut from {batches} to {trainer.num_training_batches} batches, by "
                 "limit_train_batches or a shorter loader beside it; what is cut off is not made up for in later "
@@ -272,7 +272,7 @@ class RS2Callback(Callback):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.sampler is not None and self.log_figure and trainer.is_global_zero and not _is_dev_run(trainer):
+        if self.sampler is not None and self.log_figure and trainer.is_global_zero and not compat.is_dev_run(trainer):
             guided, rounds = self._feed is not None, max(trainer.current_epoch, 1)
             figure = loss_figure(self.sampler) if guided else coverage_figure(self.sampler, rounds)
             log_figure(trainer, "rs2/losses" if guided else "rs2/coverage", figure, step=trainer.global_step)
@@ -313,7 +313,3 @@ class RS2Callback(Callback):
             check_fingerprint("RS2Callback", saved=saved, here=here)
         except ValueError as problem_found:
             raise MisconfigurationException(str(problem_found)) from problem_found
-
-
-def _is_dev_run(trainer: Trainer) -> bool:
-    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set by a connector

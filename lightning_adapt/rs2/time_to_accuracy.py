@@ -14,6 +14,7 @@ from rich.table import Table
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_adapt._shared import compat
 from lightning_adapt._shared.checks import check_choice, check_flag, problem
 from lightning_adapt._shared.collectives import from_rank_zero
 from lightning_adapt._shared.figures import log_figure
@@ -273,7 +274,7 @@ class TimeToAccuracy(Callback):
             return
         if self.verbose:
             Console().print(self.table())
-        if self.log_figure and self.curve and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if self.log_figure and self.curve and not compat.is_dev_run(trainer):
             figure = time_figure(self.curve, self.targets, self.monitor, self.mode)
             log_figure(trainer, f"time_to/{self.monitor}", figure, step=trainer.global_step)
 

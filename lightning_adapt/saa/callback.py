@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
+from lightning_adapt._shared import compat
 from lightning_adapt._shared.checks import check_flag, check_integer, check_share, problem
 from lightning_adapt._shared.imports import require
 from lightning_adapt._shared.state import read_version, with_version
@@ -237,7 +238,7 @@ class SampleAdaptiveAugmentation(InStep, Callback):
         if self.selection is None or not self.enabled:
             return
         self._flush(trainer)
-        if bool(trainer.fast_dev_run):  # type: ignore[attr-defined]  # set by a connector
+        if compat.is_dev_run(trainer):
             return
         if not self.curve and self.selection.batches >= self._warm_batches:
             rank_zero_warn(self.selection.why_nothing())

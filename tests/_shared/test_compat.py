@@ -290,3 +290,9 @@ def test_a_longer_epoch_after_a_checkpoint_of_the_last_batch(package, mended, tm
     resumed.rounds = [[]]
     trainer_of(package, Longer(), max_epochs=2).fit(resumed, row_loader(8), ckpt_path=tmp_path / "last.ckpt")
     assert len(resumed.rounds[-1]) == (6 if mended else 4)
+
+
+@PACKAGES
+def test_a_run_that_only_tries_a_few_batches_is_known(package):
+    assert compat.is_dev_run(trainer_of(package, fast_dev_run=2))
+    assert not compat.is_dev_run(trainer_of(package))

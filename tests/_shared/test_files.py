@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from lightning_adapt._shared.files import whole_file
+from lightning_adapt._shared.files import existing_folder, obstacle_to, whole_file
 
 
 def test_the_target_appears_at_the_end_readable_and_alone(tmp_path):
@@ -42,3 +43,17 @@ def test_a_folder_that_cannot_be_is_an_os_error(tmp_path):
     with pytest.raises(OSError), whole_file(blocked / "page.html"):  # noqa: PT011 - which one depends on the system
         pass
     assert list(Path(tmp_path).iterdir()) == [blocked]
+
+
+def test_what_is_in_the_way_of_files_is_found_and_nothing_is_made(tmp_path, monkeypatch):
+    (tmp_path / "note").write_text("")
+    (tmp_path / "taken").mkdir()
+    assert existing_folder(tmp_path / "new" / "deep" / "a") == tmp_path
+    assert obstacle_to([tmp_path / "new" / "a", tmp_path / "new" / "b"]) is None
+    assert obstacle_to([tmp_path / "note" / "deep" / "a"]) == tmp_path / "note"
+    assert obstacle_to([tmp_path / "a", tmp_path / "taken"]) == tmp_path / "taken"
+    monkeypatch.chdir(tmp_path)
+    assert obstacle_to([Path("note/a")]) == Path("note"), "as it was asked for"
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert obstacle_to([tmp_path / "new" / "a"]) == tmp_path
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["note", "taken"]

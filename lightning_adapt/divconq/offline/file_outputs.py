@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lightning_adapt._shared.checks import problem
+from lightning_adapt._shared.files import existing_folder
 from lightning_adapt.divconq.text.readers import write_rows
 
-__all__ = ["Outputs", "existing_folder", "plan_outputs", "write_outputs"]
+__all__ = ["Outputs", "plan_outputs", "write_outputs"]
 
 
 @dataclass(frozen=True)
@@ -92,21 +93,9 @@ def _check_free(outputs: Outputs, force: bool) -> None:
         raise FileExistsError(f"{names} would be replaced. Pass `--force` (`force=True`), or another `--out`.")
 
 
-def existing_folder(path: Path) -> Path:
-    """Return the nearest folder above a path that is there.
-
-    Args:
-        path: A path that may not be there yet.
-
-    Returns:
-        The folder.
-    """
-    return next(folder for folder in path.absolute().parents if folder.exists())
-
-
 def _check_writable(out: Path) -> None:
     try:
-        with tempfile.TemporaryFile(dir=existing_folder(out)):
+        with tempfile.TemporaryFile(dir=existing_folder(out.absolute())):
             pass
     except OSError as error:
         remedy = "Give a path that you may write to."

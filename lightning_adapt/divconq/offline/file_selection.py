@@ -14,13 +14,14 @@ import numpy.typing as npt
 import torch
 
 from lightning_adapt._shared.checks import check_choice, problem
+from lightning_adapt._shared.files import existing_folder
 from lightning_adapt._shared.imports import require
 from lightning_adapt._shared.kmeans import Engine
 from lightning_adapt.divconq.choosing.arguments import Dedup, Method, Quota, check_selection_arguments
 from lightning_adapt.divconq.choosing.budgets import check_budget, resolve_budget
 from lightning_adapt.divconq.choosing.candidates import check_quality
 from lightning_adapt.divconq.embed.embedders import PrecomputedEmbedder, as_embedder
-from lightning_adapt.divconq.offline.file_outputs import existing_folder, plan_outputs, write_outputs
+from lightning_adapt.divconq.offline.file_outputs import plan_outputs, write_outputs
 from lightning_adapt.divconq.offline.file_pool import Pool, Progress, read_pool
 from lightning_adapt.divconq.offline.file_result import Clock, FileSelection, Results, peak_mib, record, versions
 from lightning_adapt.divconq.offline.file_vectors import Vectors, vectors_of
@@ -111,7 +112,7 @@ def select_file(
     vectors = None
     if maker is not None:
         cache = None if cache_dir is None else Path(cache_dir)
-        folders: dict[str, Any] = {"cache_dir": cache, "folder": existing_folder(outputs.data)}
+        folders: dict[str, Any] = {"cache_dir": cache, "folder": existing_folder(outputs.data.absolute())}
         with clock.step("embedding", announce=False):
             vectors = vectors_of(pool, rows, maker, text=text, progress=clock.progress, **folders)
     with clock.step("choosing"):

@@ -29,7 +29,6 @@ from lightning_adapt.divconq.training.run_checks import (
     NAME,
     check_lengths,
     check_trainer,
-    is_dev_run,
     is_over,
     warn_if_cut,
     warn_if_too_short,
@@ -124,7 +123,7 @@ class SelectionRun:
             quality=options.quality,
             restored=restored if known else None,
             fit_embedder=isinstance(self._scorer, EmbeddingRelevanceScorer),
-            want_plane=options.log_figure and not is_dev_run(trainer),
+            want_plane=options.log_figure and not compat.is_dev_run(trainer),
             cache_dir=options.cache_dir,
         )
         if not known and pool.empty_responses():
@@ -172,7 +171,7 @@ class SelectionRun:
         if running is None:
             return
         check_not_cycled(compat.combined_train_loader(trainer), self.options.loader, NAME, advice=ADVICE)
-        if is_dev_run(trainer):
+        if compat.is_dev_run(trainer):
             return
         usual = -(-running.pool.n // self._global_batch)
         check_horizons(trainer, self.options.lr_horizon, NAME, trainer.num_training_batches / usual)
@@ -240,7 +239,7 @@ class SelectionRun:
         values |= {} if entropy is None else {"divconq/weight_entropy": float(entropy)}
         due = self.options.round_of(trainer.current_epoch + 1) > rounds.round
         # an epoch that was cut short goes on in a resumed run; and nothing is scored for a round that never comes
-        if due and compat.epoch_is_complete(trainer) and not is_over(trainer) and not is_dev_run(trainer):
+        if due and compat.epoch_is_complete(trainer) and not is_over(trainer) and not compat.is_dev_run(trainer):
             score = self._advance(trainer, module, running)
             values |= {"divconq/mean_score": score} if math.isfinite(score) else {}
         return values
@@ -260,7 +259,7 @@ class SelectionRun:
         compat.reload_train_loader(trainer)
 
     def _tell(self, trainer: Any, running: RunningSelection) -> None:
-        if is_dev_run(trainer):
+        if compat.is_dev_run(trainer):
             return
         if trainer.is_global_zero:
             rank_zero_info(describe_clusters(running))
@@ -269,7 +268,7 @@ class SelectionRun:
 
     def end(self, trainer: Any) -> None:
         """Say where the budget was not spent, and log the figures of the run; in `on_train_end`."""
-        if self.running is None or is_dev_run(trainer):
+        if self.running is None or compat.is_dev_run(trainer):
             return
         warn_if_unspent(self.running.rounds)
         if self.options.log_figure and trainer.is_global_zero:

@@ -25,7 +25,6 @@ __all__ = [
     "NAME",
     "check_lengths",
     "check_trainer",
-    "is_dev_run",
     "is_over",
     "warn_if_cut",
     "warn_if_too_short",
@@ -55,7 +54,7 @@ def check_trainer(options: RunOptions, trainer: Any) -> None:
     if trainer.overfit_batches:
         remedy = "It trains on one fixed subset and replaces the sampler: remove one of the two."
         raise ValueError(problem("overfit_batches", f"0 beside {NAME}", trainer.overfit_batches, remedy))
-    if not is_dev_run(trainer):
+    if not compat.is_dev_run(trainer):
         check_time(trainer.max_epochs, options.epochs_per_round, options.rounds)
     if options.restarts:
         check_restart(trainer)
@@ -95,7 +94,7 @@ def warn_if_cut(trainer: Any, loader: Any) -> bool:
     """
     here, batches = trainer.num_training_batches, 0 if loader is None else len(loader)
     alone = any(entry is loader for entry in compat.combined_train_loader(trainer).flattened)
-    if not alone or here >= batches or is_dev_run(trainer):
+    if not alone or here >= batches or compat.is_dev_run(trainer):
         return False
     rank_zero_warn(
         f"Epochs are cut from {batches} to {here} batches by limit_train_batches or a shorter loader beside it, and "
@@ -172,8 +171,3 @@ def _is_stopping(trainer: Any) -> bool:
         return bool(trainer.should_stop)
     finally:
         trainer.should_stop = asked
-
-
-def is_dev_run(trainer: Any) -> bool:
-    """Say whether the Trainer only tries out a few batches."""
-    return bool(trainer.fast_dev_run)

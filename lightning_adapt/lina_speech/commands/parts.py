@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from lightning_adapt._shared.files import obstacle_to
 
 if TYPE_CHECKING:
     from lightning_adapt.lina_speech.module import LinaSpeechModule
@@ -120,14 +121,10 @@ def check_writable(option: str, asked: Path, files: Iterable[Path]) -> None:
         OSError: If their folder cannot be written to or made, or one of them is a folder.
     """
     files = list(files)
-    above = files[0].parent
-    while not above.exists():
-        above = above.parent
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise OSError(f"{option} {str(asked)!r} cannot be written: {str(above)!r} is no folder that you may write to.")
-    taken = [file for file in files if file.is_dir()]
-    if taken:
-        raise OSError(f"{option} {str(asked)!r} cannot be written: {str(taken[0])!r} is a folder.")
+    obstacle = obstacle_to(files)
+    if obstacle is not None:
+        what = "a folder" if obstacle in files else "no folder that you may write to"
+        raise OSError(f"{option} {str(asked)!r} cannot be written: {str(obstacle)!r} is {what}.")
 
 
 # -- the model ---------------------------------------------------------------------------------------------------------

@@ -13,12 +13,13 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_adapt._shared import compat
 from lightning_adapt._shared.checks import check_flag, problem
 from lightning_adapt._shared.state import read_version, with_version
 from lightning_adapt.lina_speech.tuning.ending import summary, write_voices
 from lightning_adapt.lina_speech.tuning.evaluation import InEvaluation, checked_origin, clear_errors, summed
 from lightning_adapt.lina_speech.tuning.figure import log_tuning, tuning_figure
-from lightning_adapt.lina_speech.tuning.fit_checks import NAME, check_fit, check_resumed, is_dev_run, load_base
+from lightning_adapt.lina_speech.tuning.fit_checks import NAME, check_fit, check_resumed, load_base
 from lightning_adapt.lina_speech.tuning.hold import Hold, adam
 from lightning_adapt.lina_speech.tuning.options import TuningOptions
 from lightning_adapt.lina_speech.tuning.rates import rate_factor_of
@@ -173,12 +174,12 @@ class InitialStateTuning(InEvaluation):
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._release()
-        self._end_stage(pl_module)
+        self.leave(pl_module)
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._release()
-        self._end_stage(pl_module)
+        self.leave(pl_module)
 
     def _release(self) -> None:
         hold, self._hold = self._hold, None
@@ -246,7 +247,7 @@ class InitialStateTuning(InEvaluation):
         self._hold.move_statistics()
         self._run.finish()
         self._run.rest(pl_module)
-        if self.options.log_figure and trainer.is_global_zero and not is_dev_run(trainer):
+        if self.options.log_figure and trainer.is_global_zero and not compat.is_dev_run(trainer):
             log_tuning(trainer, self._run)
 
     @override
@@ -259,7 +260,7 @@ class InitialStateTuning(InEvaluation):
         run.finish()  # again: nothing may have been trained at all, or a callback have put averages in their place
         run.states.cpu()
         self._voices = run.voices()
-        if not is_dev_run(trainer):
+        if not compat.is_dev_run(trainer):
             for text in run.warnings():
                 rank_zero_warn(text)
             if trainer.is_global_zero and self.options.out is not None:

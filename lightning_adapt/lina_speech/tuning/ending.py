@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_adapt._shared.checks import problem
+from lightning_adapt._shared.files import obstacle_to
 
 if TYPE_CHECKING:
     from lightning_adapt.lina_speech.tuning.run import TuningRun
@@ -31,20 +31,19 @@ def check_out(out: Path, names: Sequence[str]) -> None:
     """
     wanted = "a folder for several voices" if len(names) > 1 else "a file for one voice"
     files = list(_files(out, names).values())
-    above = files[0].parent
-    while not above.exists():
-        above = above.parent
-    if not above.is_dir():
-        raise OSError(problem("out", wanted, str(out), f"{str(above)!r} is a file: pass another path."))
-    if not os.access(above, os.W_OK):
-        remedy = f"You may not write to the folder {str(above)!r}: pass another path."
-        raise OSError(problem("out", f"{wanted} that can be written", str(out), remedy))
-    taken = [file for file in files if file.is_dir()]
-    if taken:
-        remedy = f"{str(taken[0])!r} is a folder: pass a file, such as {str(out / 'voice.safetensors')!r}."
+    obstacle = obstacle_to(files)
+    if obstacle is None:
+        return
+    if obstacle in files:
+        remedy = f"{str(obstacle)!r} is a folder: pass a file, such as {str(out / 'voice.safetensors')!r}."
         if len(names) > 1:
-            remedy = f"{str(taken[0])!r}, where a file is needed, is a folder: pass another path."
-        raise OSError(problem("out", wanted, str(out), remedy))
+            remedy = f"{str(obstacle)!r}, where a file is needed, is a folder: pass another path."
+    elif obstacle.is_dir():
+        remedy = f"You may not write to the folder {str(obstacle)!r}: pass another path."
+        wanted = f"{wanted} that can be written"
+    else:
+        remedy = f"{str(obstacle)!r} is a file: pass another path."
+    raise OSError(problem("out", wanted, str(out), remedy))
 
 
 def write_voices(out: Path, voices: Mapping[str, Voice]) -> None:

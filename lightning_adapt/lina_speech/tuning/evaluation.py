@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from typing_extensions import override
 
 from lightning_adapt._shared.checks import problem
 from lightning_adapt._shared.collectives import gather_rows
+from lightning_adapt._shared.stage_hooks import Stage, StageHooks
 from lightning_adapt.lina_speech.tuning.fit_checks import check_protocol
 from lightning_adapt.lina_speech.tuning.held_out_sums import Reduce
 from lightning_adapt.lina_speech.tuning.hold import Hold
@@ -22,9 +24,10 @@ from lightning_adapt.lina_speech.voices.voice import Voice
 __all__ = ["InEvaluation", "checked_origin", "clear_errors", "summed"]
 
 
-class InEvaluation(Callback):
+class InEvaluation(StageHooks, Callback):
     """What `InitialStateTuning` does outside of training steps."""
 
+    in_sanity_check = True  # as in every other validation of the fit, the module starts from the tuned states
     enabled: bool
     _run: TuningRun | None = None  # of the running or last fit, or of a loaded state
     _hold: Hold | None = None  # of the running fit
@@ -32,11 +35,12 @@ class InEvaluation(Callback):
     _voices: dict[str, Voice]  # of the last fit, or of a loaded state that was evaluated
     _evaluates = False  # in validate, test or predict, with a voice
 
+    @abstractmethod
     def _new_run(self, trainer: Trainer, pl_module: Any, known: dict[str, Any] | None) -> TuningRun:
-        raise NotImplementedError
+        """Return a run for a module, which goes on from a saved one if there is one."""
 
-    # -- validate, test, predict ----------------------------------------------------------------------------------
-    def _begin_stage(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    @override
+    def begin_stage(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         if self._hold is not None and self._run is not None:
             self._run.begin_validation()
             return
@@ -56,40 +60,24 @@ class InEvaluation(Callback):
         self._run.states.to(pl_module.device)
         self._evaluates = True
 
-    def _begin_batch(self, pl_module: LightningModule, batch: Any) -> None:
+    @override
+    def begin_batch(self, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self._run is not None and (self._evaluates or self._hold is not None):
             with clear_errors(), torch.no_grad():
                 self._run.use(pl_module, batch)
 
-    def _end_batch(self, pl_module: LightningModule) -> None:
-        if self._run is not None and (self._evaluates or self._hold is not None):
-            self._run.rest(pl_module)
-
-    def _end_stage(self, pl_module: Any) -> None:
-        """Leave a module that was evaluated as without tuning; harmless when there is nothing to leave."""
-        if self._evaluates and self._run is not None:
-            self._evaluates = False
-            self._run.states.cpu()
-            pl_module.use_initial_states(None)
-
-    # -- held-out losses of a fit ---------------------------------------------------------------------------------
     @override
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if self._hold is not None and self._run is not None and not trainer.sanity_checking:
+    def end_batch(self, trainer: Trainer, pl_module: LightningModule, batch: Any, n_rows: int | None) -> None:
+        if self._run is None:
+            return
+        if self._hold is not None and not trainer.sanity_checking:  # a validation of the fit: held-out losses
             with clear_errors(), trainer.precision_plugin.val_step_context():
                 self._run.measure(pl_module, batch)
-        self._end_batch(pl_module)
+        if self._evaluates or self._hold is not None:
+            self._run.rest(pl_module)
 
     @override
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def end_epoch(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         if self._hold is None or self._run is None or trainer.sanity_checking:
             return
         values = self._run.end_validation(trainer.global_step, summed(trainer))
@@ -98,60 +86,12 @@ class InEvaluation(Callback):
         if self._run.out_of_patience:
             trainer.should_stop = True
 
-    # -- the hooks, alike for each stage --------------------------------------------------------------------------
-    @override
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin_stage(trainer, pl_module)
-
-    @override
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin_stage(trainer, pl_module)
-
-    @override
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin_stage(trainer, pl_module)
-
-    @override
-    def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self._begin_batch(pl_module, batch)
-
-    @override
-    def on_test_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self._begin_batch(pl_module, batch)
-
-    @override
-    def on_predict_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        self._begin_batch(pl_module, batch)
-
-    @override
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._end_batch(pl_module)
-
-    @override
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._end_batch(pl_module)
+    def leave(self, pl_module: Any) -> None:
+        """Leave a module that was evaluated as without tuning; harmless when there is nothing to leave."""
+        if self._evaluates and self._run is not None:
+            self._evaluates = False
+            self._run.states.cpu()
+            pl_module.use_initial_states(None)
 
 
 def checked_origin(run: TuningRun, pl_module: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from lightning_adapt.lina_speech.tuning.hold import SUBMODULE
 from lightning_adapt.lina_speech.tuning.options import TuningOptions
 from lightning_adapt.lina_speech.tuning.protocol import AcceptsInitialStates
 
-__all__ = ["NAME", "check_fit", "check_protocol", "check_resumed", "is_dev_run", "load_base"]
+__all__ = ["NAME", "check_fit", "check_protocol", "check_resumed", "load_base"]
 
 NAME = "InitialStateTuning"
 _METHODS = ("initial_state_shapes", "use_initial_states", "sequence_losses")
@@ -91,11 +91,6 @@ def check_resumed(checkpoint: Mapping[str, Any], key: str) -> None:
     if key not in checkpoint["callbacks"]:
         remedy = f"To tune a base, pass its checkpoint to {NAME}(checkpoint=...) and no `ckpt_path`."
         raise ValueError(problem("ckpt_path", f"a checkpoint of a run with {NAME}", "one of a run without", remedy))
-
-
-def is_dev_run(trainer: Any) -> bool:
-    """Say whether a Trainer only tries things out (`fast_dev_run`)."""
-    return bool(trainer.fast_dev_run)
 
 
 def load_base(path: Path, module: Any) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_adapt._shared.checks import check_flag, check_integer, check_positive, problem
+from lightning_adapt._shared.checks import check_flag, check_integer, check_positive, check_text, problem
 from lightning_adapt.lina_speech.tuning.initial_states import Rank, check_rank
 from lightning_adapt.lina_speech.tuning.protocol import POSITION
 
@@ -65,9 +65,7 @@ class TuningOptions:
             max_steps=_count("max_steps", given["max_steps"], "Pass 60, or None to train to the end of the run."),
             checkpoint=_path("checkpoint", given["checkpoint"]),
             out=_path("out", given["out"]),
-            consent=_text(
-                "consent", given["consent"], "Write down who agreed to what, or leave it out.", optional=True
-            ),
+            consent=_consent(given["consent"]),
             speaker_key=_key(given["speaker_key"]),
             log_figure=check_flag("log_figure", given["log_figure"], "Pass True to log figures."),
             seed=check_integer("seed", given["seed"], "Pass any whole number that is not negative.", maximum=2**62),
@@ -227,11 +225,10 @@ def _key(value: Any) -> int | str:
     return value
 
 
-def _text(argument: str, value: Any, remedy: str, *, optional: bool = False) -> str | None:
-    if optional and value is None:
+def _consent(value: Any) -> str | None:
+    remedy = "Write down who agreed to what, or leave it out."
+    if value is None:
         return None
     if not isinstance(value, str):
-        raise TypeError(problem(argument, "a text" + (" or None" if optional else ""), value, remedy))
-    if not value.strip():
-        raise ValueError(problem(argument, "a text that is not empty", value, remedy))
-    return value
+        raise TypeError(problem("consent", "a text or None", value, remedy))
+    return check_text("consent", value, remedy)

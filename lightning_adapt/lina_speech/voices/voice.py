@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from lightning_adapt._shared.checks import check_choice, check_integer, check_not_negative, problem
+from lightning_adapt._shared.checks import check_choice, check_integer, check_not_negative, check_text, problem
 from lightning_adapt._shared.fingerprint import known_fingerprint
 from lightning_adapt._shared.imports import require
 from lightning_adapt._shared.state import read_version
@@ -73,11 +73,11 @@ class Voice:
     consent: str | None = None
 
     def __post_init__(self) -> None:
-        _check_text("name", self.name, "Name the speaker.")
-        _check_text("model_fingerprint", self.model_fingerprint, "Pass weights_fingerprint(module.model).")
+        check_text("name", self.name, "Name the speaker.")
+        check_text("model_fingerprint", self.model_fingerprint, "Pass weights_fingerprint(module.model).")
         for argument in ("codec_fingerprint", "consent"):
             if getattr(self, argument) is not None:
-                _check_text(argument, getattr(self, argument), "Leave it out if there is none.")
+                check_text(argument, getattr(self, argument), "Leave it out if there is none.")
         check_choice("kind", self.kind, _KINDS, "Leave it out for a tuned voice.")
         if self.sample_rate_hz is not None:
             check_integer("sample_rate_hz", self.sample_rate_hz, "Pass that of the codec.", minimum=1)
@@ -252,13 +252,6 @@ class Voice:
 
 
 # -- checks ------------------------------------------------------------------------------------------------------------
-def _check_text(argument: str, value: Any, remedy: str) -> None:
-    if not isinstance(value, str):
-        raise TypeError(problem(argument, "a string", value, remedy))
-    if not value.strip():
-        raise ValueError(problem(argument, "a text that is not empty", value, remedy))
-
-
 def _checked_losses(value: Any) -> dict[str, float] | None:
     if value is None:
         return None

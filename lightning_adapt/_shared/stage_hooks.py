@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_adapt._shared.checks import check_choice, problem
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback, LightningModule, Trainer
+else:  # whoever uses it brings the Callback along: nothing here imports Lightning
+    Callback = object
 
 __all__ = ["STAGES", "Stage", "StageHooks", "check_stages"]
 
@@ -17,19 +21,24 @@ STAGES: tuple[Stage, ...] = ("validate", "test", "predict")
 
 
 class StageHooks(Callback):
-    """A callback that does the same in every stage that does not train; the sanity check is left out.
+    """Has a callback do the same in every stage that does not train; comes before `Callback` among the base classes.
 
     A subclass overrides `begin_stage`, `begin_batch`, `end_batch`, `end_epoch` and `end_stage`. However a stage ends,
     by an error too, `release` runs.
+
+    Attributes:
+        in_sanity_check: Whether the sanity check before training is taken for a validation; it is left out otherwise.
     """
+
+    in_sanity_check = False
 
     def begin_stage(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
         """Act before the first batch of a stage."""
 
-    def begin_batch(self, batch: Any, batch_idx: int) -> None:
+    def begin_batch(self, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Act before the module sees a batch."""
 
-    def end_batch(self, trainer: Trainer, batch: Any, n_rows: int | None) -> None:
+    def end_batch(self, trainer: Trainer, pl_module: LightningModule, batch: Any, n_rows: int | None) -> None:
         """Act after the module has seen a batch; `n_rows` is the length of its data set, where that is known."""
 
     def end_epoch(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
@@ -44,7 +53,7 @@ class StageHooks(Callback):
     # -- stages -------------------------------------------------------------------------------------------------------
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.sanity_checking:
+        if self.in_sanity_check or not trainer.sanity_checking:
             self.begin_stage(trainer, pl_module, "validate")
 
     @override
@@ -57,7 +66,7 @@ class StageHooks(Callback):
 
     @override
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.sanity_checking:
+        if self.in_sanity_check or not trainer.sanity_checking:
             self.end_epoch(trainer, pl_module, "validate")
 
     @override
@@ -95,20 +104,20 @@ class StageHooks(Callback):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if not trainer.sanity_checking:
-            self.begin_batch(batch, batch_idx)
+        if self.in_sanity_check or not trainer.sanity_checking:
+            self.begin_batch(pl_module, batch, batch_idx)
 
     @override
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self.begin_batch(batch, batch_idx)
+        self.begin_batch(pl_module, batch, batch_idx)
 
     @override
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self.begin_batch(batch, batch_idx)
+        self.begin_batch(pl_module, batch, batch_idx)
 
     @override
     def on_validation_batch_end(
@@ -120,8 +129,8 @@ class StageHooks(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if not trainer.sanity_checking:
-            self.end_batch(trainer, batch, _n_rows(trainer.val_dataloaders, dataloader_idx))
+        if self.in_sanity_check or not trainer.sanity_checking:
+            self.end_batch(trainer, pl_module, batch, _n_rows(trainer.val_dataloaders, dataloader_idx))
 
     @override
     def on_test_batch_end(
@@ -133,7 +142,7 @@ class StageHooks(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self.end_batch(trainer, batch, _n_rows(trainer.test_dataloaders, dataloader_idx))
+        self.end_batch(trainer, pl_module, batch, _n_rows(trainer.test_dataloaders, dataloader_idx))
 
     @override
     def on_predict_batch_end(
@@ -145,7 +154,7 @@ class StageHooks(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self.end_batch(trainer, batch, _n_rows(trainer.predict_dataloaders, dataloader_idx))
+        self.end_batch(trainer, pl_module, batch, _n_rows(trainer.predict_dataloaders, dataloader_idx))
 
 
 def _n_rows(loaders: Any, dataloader_idx: int) -> int | None:
