@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.box import SIMPLE
@@ -19,7 +20,8 @@ from lightning_adapt import METHODS, __version__
 from lightning_adapt._shared.checks import check_choice
 from lightning_adapt._shared.imports import require
 from lightning_adapt._shared.quiet import quiet_lightning
-from lightning_adapt._shared.report import Section, write_page
+from lightning_adapt._shared.report import write_page
+from lightning_adapt._shared.report_parts import Section
 
 __all__ = ["DemoContext", "run"]
 
@@ -106,8 +108,11 @@ def _run_methods(
     with Progress(*columns, TimeElapsedColumn(), console=console) as progress, quiet_lightning():
         for method in methods:
             demo = importlib.import_module(f"lightning_adapt.{method}.demo")
+            context, began = DemoContext(progress, quick), time.perf_counter()
             try:
-                sections.append(demo.run(DemoContext(progress, quick)))
+                section: Section = demo.run(context)
+                sections.append(replace(section, seconds=time.perf_counter() - began))
+                context.doing(section.short_title)
             except ModuleNotFoundError as error:
                 if must_run or "lightning-adapt[" not in str(error):  # only a missing extra may be passed over
                     raise
@@ -116,19 +121,20 @@ def _run_methods(
 
 
 def _print_section(console: Console, section: Section) -> None:
-    for table in section.tables:
-        title = section.title if table.columns is section.columns else table.caption
+    for finding in section.findings:
+        title = section.title if finding is section.findings[0] else finding.caption
         shown = Table(title=escape(title), title_style="bold", box=SIMPLE, show_edge=False, padding=(0, 1, 0, 0))
         shown.add_column("trained", overflow="fold")
         shown.add_column("kind", no_wrap=True)
-        for column in table.columns:
+        for column in finding.columns:
             shown.add_column(escape(column.heading), justify="right")
-        for row in table.rows:
-            numbers = [escape(column.show(cell)) for column, cell in zip(table.columns, row.cells, strict=True)]
+        for row in finding.rows:
+            numbers = [escape(column.show(cell)) for column, cell in zip(finding.columns, row.cells, strict=True)]
             shown.add_row(escape(row.name), row.kind, *numbers, style=_STYLES[row.kind])
         console.print(shown)
-        for text, style in ((table.setting, "dim"), (table.verdict, None)):
-            console.print(escape(text), style=style, highlight=False)
+        console.print(escape(finding.setting), style="dim", highlight=False)
+        for name, text in (("Gained", finding.gained), ("Not gained", finding.not_gained)):
+            console.print(f"[bold]{name}:[/] {escape(text)}", highlight=False)
         console.print()
 
 

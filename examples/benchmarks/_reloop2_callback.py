@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_adapt import AdaptiveErrorMemory, CTRModule, ErrorMemory, ErrorMemoryCallback
-from lightning_adapt._shared.batch_sampler import as_is
+from lightning_adapt._shared.collate import as_is
 from lightning_adapt._shared.demo_training import quiet_trainer
 
 FIELDS, IDS, EMBEDDING, HIDDEN, BATCH = 20, 5_000, 64, (1024, 512, 256), 2048

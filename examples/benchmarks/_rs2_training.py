@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lightning_adapt._shared.batch_sampler import as_is
+from lightning_adapt._shared.collate import as_is
 from lightning_adapt._shared.demo_parts import small_cnn, small_resnet
 from lightning_adapt._shared.demo_training import CountedRows, quiet_trainer
 from lightning_adapt._shared.forward import evaluating

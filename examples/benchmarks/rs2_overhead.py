@@ -22,7 +22,7 @@ from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader
 
 from lightning_adapt import RS2Callback, RS2Sampler, rs2_loader
-from lightning_adapt._shared.batch_sampler import as_is
+from lightning_adapt._shared.collate import as_is
 from lightning_adapt._shared.demo_training import CountedRows, quiet_trainer
 
 # time per step against the plain loader, turnovers included; milliseconds added to the turnover of a round

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
@@ -66,12 +66,13 @@ def read_number(text: str) -> int | float:
     return int(text) if text.lstrip("+-").isdecimal() else float(text)
 
 
-def check_fraction(argument: str, value: Any, remedy: str) -> float:
-    """Check a share in (0, 1].
+def check_number(argument: str, value: Any, interval: str, remedy: str) -> float:
+    """Check a real number inside an interval.
 
     Args:
         argument: Name of the argument.
-        value: What the user passed.
+        value: What the user passed; booleans and texts are refused, NumPy's numbers are taken.
+        interval: As mathematics writes it: "[0, 1)" holds 0 and not 1, "(0, inf)" every finite number above 0.
         remedy: What the user should do instead.
 
     Returns:
@@ -79,9 +80,46 @@ def check_fraction(argument: str, value: Any, remedy: str) -> float:
 
     Raises:
         TypeError: If the value is no real number.
-        ValueError: If it is outside (0, 1] or not finite.
+        ValueError: If it is outside the interval, infinite or NaN.
+
+    Example:
+        >>> check_number("momentum", 0, "[0, 1)", "Pass 0.9.")
+        0.0
     """
-    return _real(argument, value, "a number in (0, 1]", lambda number: 0 < number <= 1, remedy)
+    low, high = interval[1:-1].split(", ")
+    bound = "a finite number" if low == "-inf" else f"a number {'>=' if interval[0] == '[' else '>'} {low}"
+    allowed = bound if high == "inf" else f"a number in {interval}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(problem(argument, allowed, value, remedy))
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number with hundreds of digits
+        number = math.nan
+    above = number >= float(low) if interval[0] == "[" else number > float(low)  # NaN is neither
+    below = number <= float(high) if interval[-1] == "]" else number < float(high)
+    if not (above and below):
+        raise ValueError(problem(argument, allowed, value, remedy))
+    return number
+
+
+def check_fraction(argument: str, value: Any, remedy: str) -> float:
+    """Check a share in (0, 1]; arguments, result and errors as in `check_number`."""
+    return check_number(argument, value, "(0, 1]", remedy)
+
+
+def check_share(argument: str, value: Any, remedy: str) -> float:
+    """Check a share in [0, 1]; arguments, result and errors as in `check_number`."""
+    return check_number(argument, value, "[0, 1]", remedy)
+
+
+def check_positive(argument: str, value: Any, remedy: str) -> float:
+    """Check a finite number above 0; arguments, result and errors as in `check_number`."""
+    return check_number(argument, value, "(0, inf)", remedy)
+
+
+def check_not_negative(argument: str, value: Any, remedy: str) -> float:
+    """Check a finite number that may be 0; arguments, result and errors as in `check_number`."""
+    return check_number(argument, value, "[0, inf)", remedy)
 
 
 def check_integer(argument: str, value: Any, remedy: str, *, minimum: int = 0, maximum: int | None = None) -> int:
@@ -195,75 +233,6 @@ def check_loader_key(loader: Any) -> str | int | None:
     raise TypeError(
         problem("loader", "a dict key, a position or None", loader, "Name one of your train loaders, or leave it out.")
     )
-
-
-def check_share(argument: str, value: Any, remedy: str) -> float:
-    """Check a share in [0, 1].
-
-    Args:
-        argument: Name of the argument.
-        value: What the user passed.
-        remedy: What the user should do instead.
-
-    Returns:
-        The value as a float.
-
-    Raises:
-        TypeError: If the value is no real number.
-        ValueError: If it is outside [0, 1] or not finite.
-    """
-    return _real(argument, value, "a number in [0, 1]", lambda number: 0 <= number <= 1, remedy)
-
-
-def check_positive(argument: str, value: Any, remedy: str) -> float:
-    """Check a finite number above 0.
-
-    Args:
-        argument: Name of the argument.
-        value: What the user passed.
-        remedy: What the user should do instead.
-
-    Returns:
-        The value as a float.
-
-    Raises:
-        TypeError: If the value is no real number.
-        ValueError: If it is not above 0, or not finite.
-    """
-    return _real(argument, value, "a number > 0", lambda number: 0 < number < math.inf, remedy)
-
-
-def _real(argument: str, value: Any, allowed: str, holds: Callable[[float], bool], remedy: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):  # NumPy's numbers are Real, too
-        raise TypeError(problem(argument, allowed, value, remedy))
-    number = float(value)
-    if not holds(number):  # NaN holds for nothing
-        raise ValueError(problem(argument, allowed, value, remedy))
-    return number
-
-
-def check_not_negative(argument: str, value: Any, remedy: str, *, below: float = math.inf) -> float:
-    """Check a number that may be 0, such as a decay.
-
-    Args:
-        argument: Name of the argument.
-        value: What the user passed.
-        remedy: What the user should do instead.
-        below: What it must stay below.
-
-    Returns:
-        The value as a float.
-
-    Raises:
-        TypeError: If the value is no number.
-        ValueError: If it is outside [0, below).
-    """
-    allowed = "a number >= 0" if math.isinf(below) else f"a number in [0, {below:g})"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(problem(argument, allowed, value, remedy))
-    if not 0 <= value < below:
-        raise ValueError(problem(argument, allowed, value, remedy))
-    return float(value)
 
 
 def check_held_out(argument: str, value: Any, source: str) -> Any:

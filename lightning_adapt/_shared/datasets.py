@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import math
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from lightning_adapt._shared.imports import require
 FASHION_MNIST_VARIABLE = "LIGHTNING_ADAPT_FASHION_MNIST"
 # Debian's package dataset-fashion-mnist, then where torchvision.datasets.FashionMNIST(root="data") puts its files
 _FASHION_MNIST_PLACES = ("/usr/share/datasets/fashion-mnist", "data/FashionMNIST/raw")
+_LARGEST_IDX = 60_000 * 28 * 28
 _FASHION_MNIST_SPLITS = {"train": "train", "test": "t10k"}
 
 
@@ -119,10 +122,14 @@ def fashion_mnist(split: str, folder: str | os.PathLike[str] | None = None) -> T
 
 
 def _read_idx(path: Path) -> Tensor:
-    content = gzip.decompress(path.read_bytes())
-    dimensions = content[3]
-    shape = np.frombuffer(content, dtype=">u4", count=dimensions, offset=4).astype(np.int64)
-    values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dimensions)
-    if content[2] != 8 or values.size != shape.prod():
-        raise ValueError(f"`{path.name}` is no idx file of bytes with {shape.tolist()} values. Fetch it again.")
-    return torch.from_numpy(values.reshape(shape).copy())
+    try:
+        with gzip.open(path) as file:
+            head = file.read(4)
+            shape = np.frombuffer(file.read(4 * head[3]), dtype=">u4").tolist()
+            size = math.prod(shape)
+            content = file.read(min(size, _LARGEST_IDX) + 1)  # a small file may unfold to any size
+    except (OSError, EOFError, IndexError, ValueError, zlib.error) as error:
+        raise ValueError(f"`{path.name}` is no idx file packed by gzip: {error}. Fetch it again.") from error
+    if head[2] != 8 or len(content) != size:
+        raise ValueError(f"`{path.name}` is no idx file of bytes with {shape} values. Fetch it again.")
+    return torch.from_numpy(np.frombuffer(content, dtype=np.uint8).reshape(shape).copy())

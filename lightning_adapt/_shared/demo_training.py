@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,14 +130,3 @@ def quiet_trainer(callbacks: list[Callback], **arguments: Any) -> Trainer:
     """
     quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
     return Trainer(callbacks=callbacks, **{"accelerator": "cpu", "devices": 1, "logger": False, **quiet, **arguments})
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Use one thread inside: on nets this small a second one gains little, and loses much beside another program."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -59,16 +59,6 @@ class Advice(NamedTuple):
     length: str = ""
 
 
-RS2_ADVICE = Advice(
-    iteration=", or build your {kind} with sampler=RS2Sampler(...)",
-    batches=", or build your batch sampler over a sampler of ours (RS2Sampler)",
-    weights=", or use RS2Sampler(mode='independent', weights=...) in your loader",
-    draws="; RS2 has `ratio` for a share and mode='bootstrap' for replacement",
-    sampler=", or sample over it yourself with one of ours (RS2Sampler) in your loader",
-    length=", or raise the ratio",
-)
-
-
 def rebuild_loader(
     loader: DataLoader[Any], sampler: EpochSampler, *, position: Callable[[], tuple[int, int]] | None = None
 ) -> ResumableLoader:
@@ -106,7 +96,7 @@ def rebuild_loader(
     return ResumableLoader(loader.dataset, sampler=sampler, position=position, **options)
 
 
-def inspect_loader(loader: Any, method: str, *, advice: Advice = RS2_ADVICE) -> LoaderParts:
+def inspect_loader(loader: Any, method: str, *, advice: Advice) -> LoaderParts:
     """Check that a loader can be rebuilt and say what to take over from it.
 
     Args:
@@ -125,7 +115,7 @@ def inspect_loader(loader: Any, method: str, *, advice: Advice = RS2_ADVICE) -> 
         conflict(method, "a torch DataLoader", type(loader).__name__, "wrap your data in a DataLoader")
     if isinstance(loader.dataset, IterableDataset):
         remedy = "give it a data set with __getitem__ and __len__; a stream has no rows to choose from"
-        conflict(method, "a loader over a map-style data set", f"an {type(loader.dataset).__name__} stream", remedy)
+        conflict(method, "a loader over a map-style data set", f"a stream ({type(loader.dataset).__name__})", remedy)
     own_iteration = type(loader).__iter__ not in (DataLoader.__iter__, ResumableLoader.__iter__)
     if own_iteration and not type(loader).__module__.startswith("torchdata"):
         remedy = "use a plain DataLoader" + advice.iteration.format(kind=type(loader).__name__)
@@ -166,24 +156,22 @@ def _is_torchdata(sampler: Any, name: str) -> bool:
     return type(sampler).__name__ == name and type(sampler).__module__.startswith("torchdata")
 
 
-def replace_loader(
-    loaders: Any, key: str | int | None, build: Callable[[Any], Any], method: str, *, may_cycle: bool = False
-) -> Any:
+def replace_loader(loaders: Any, key: str | int | None, build: Callable[[Any], Any], method: str) -> Any:
     """Return the user's train loaders with one of them replaced; their own collection stays as it is.
+
+    Call `check_not_cycled` on what runs in the end: another callback may replace the other loaders, too.
 
     Args:
         loaders: One loader, or a dict, list, tuple or CombinedLoader of loaders.
         key: Which one: a dict key or a position; None when there is only one.
         build: Makes the new loader from the old one.
         method: Who wants to sample, for the error text.
-        may_cycle: True to leave out the last check below; then call `check_not_cycled` on what runs in the end.
 
     Returns:
         The same structure with the chosen loader replaced.
 
     Raises:
-        LoaderConflictError: If `key` is missing, unknown or needless, or the Trainer would start the new loader again
-            inside an epoch (mode "max_size_cycle" beside a longer loader).
+        LoaderConflictError: If `key` is missing, unknown or needless.
     """
     entries = loaders.iterables if is_combined_loader(loaders) else loaders
     if not isinstance(entries, (Mapping, list, tuple)):
@@ -199,10 +187,7 @@ def replace_loader(
         replaced = [new if place == chosen else entry for place, entry in enumerate(entries)]
         if isinstance(entries, tuple):
             replaced = type(entries)(*replaced) if hasattr(entries, "_fields") else tuple(replaced)
-    result = with_iterables(loaders, replaced) if is_combined_loader(loaders) else replaced
-    if not may_cycle:
-        check_not_cycled(result, chosen, method)
-    return result
+    return with_iterables(loaders, replaced) if is_combined_loader(loaders) else replaced
 
 
 def _chosen(entries: Mapping[Any, Any] | Sequence[Any], key: str | int | None, method: str) -> Any:
@@ -218,7 +203,7 @@ def _chosen(entries: Mapping[Any, Any] | Sequence[Any], key: str | int | None, m
     return conflict(method, f"one of {names}", repr(key), f"pass loader={names[0]!r}", argument="loader")
 
 
-def check_not_cycled(loaders: Any, key: str | int | None, method: str, *, advice: Advice = RS2_ADVICE) -> None:
+def check_not_cycled(loaders: Any, key: str | int | None, method: str, *, advice: Advice) -> None:
     """Raise if the Trainer would start the sampled loader again inside an epoch.
 
     Args:

@@ -1,4 +1,4 @@
-"""The demo's page: sections of tables, figures and audio, written as one HTML file that needs no network."""
+"""The demo's page: an overview and a screen per method, written as one HTML file that needs no network."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from lightning_adapt._shared.figures import save_figure
 from lightning_adapt._shared.files import whole_file
 from lightning_adapt._shared.imports import require
 from lightning_adapt._shared.report_document import document
-from lightning_adapt._shared.report_parts import Audio, Cell, Column, Kind, Picture, Row, Section, Table
+from lightning_adapt._shared.report_parts import Finding, Picture, Section
+from lightning_adapt._shared.report_section import anchor, badge, section_html
 from lightning_adapt._shared.report_style import SCHEMES
 
-__all__ = ["Audio", "Cell", "Column", "Kind", "Picture", "Row", "Section", "Table", "write_page"]
+__all__ = ["write_page"]
 
 _KINDS = {
     "ours": "the method of this package",
     "control": "a simpler explanation of the gain, trained the same way",
     "baseline": "what you have without it",
 }
+_RESULTS = {"better": "gained", "level": "no clear gain", "worse": "lost"}
+_HEADS = ("method", "measured", "without it", "with it", "difference", "what was not gained")
 
 
 def write_page(sections: Sequence[Section], out: Path, *, facts: str = "", missing: Sequence[str] = ()) -> Path:
@@ -46,7 +49,7 @@ def write_page(sections: Sequence[Section], out: Path, *, facts: str = "", missi
                 unfinished.write_bytes(sound.wav)
     page = out / "index.html"
     with whole_file(page) as unfinished:
-        unfinished.write_text(_page(sections, facts, missing), encoding="utf-8")
+        unfinished.write_text(page_html(sections, facts, missing), encoding="utf-8")
     return page
 
 
@@ -59,83 +62,65 @@ def _draw(picture: Picture, out: Path, method: str) -> None:
             save_figure(picture.draw(), out / f"{method}-{picture.name}-{scheme}.svg")
 
 
-def _page(sections: Sequence[Section], facts: str, missing: Sequence[str]) -> str:
-    links = "".join(f'<li><a href="#{_id(section)}">{escape(section.title)}</a></li>' for section in sections)
+def page_html(sections: Sequence[Section], facts: str = "", missing: Sequence[str] = ()) -> str:
+    """Return the page; the files that it shows lie beside it.
+
+    Args:
+        sections: What was found, in the order of the page.
+        facts: One line on the machine and versions.
+        missing: A line for each method that did not run, saying why.
+
+    Returns:
+        HTML.
+    """
+    links = "".join(f'<li><a href="#{anchor(one)}">{escape(one.short_title)}</a></li>' for one in sections)
     gaps = "".join(f"<li>{escape(line)}</li>" for line in missing)
     not_run = f'<section aria-labelledby="not-run"><h2 id="not-run">Not run</h2><ul>{gaps}</ul></section>'
-    kinds = "".join(f"<dt>{_badge(kind)}</dt><dd>{escape(text)}</dd>" for kind, text in _KINDS.items())
-    header = f"""<h1>lightning_adapt demo</h1>
-<p>Each method of the package, trained on this machine a moment ago beside what you would use without it and beside the
-simpler explanations of its gain. Every number below was measured in this run.</p>
-<p class="facts">{escape(facts)}</p>
-<nav aria-label="Methods"><ul>{links}</ul></nav>
-<dl class="kinds">{kinds}</dl>"""
+    header = f"""<h1>lightning_adapt: what each method gains, and what it does not</h1>
+<p>Every method was trained on this machine a moment ago, beside what you would use without it and beside the simpler
+explanations of its gain. Every number below was measured in this run.</p>
+<p class="facts">{escape(facts)}</p>"""
+    nav = f'<nav aria-label="Methods"><ul><li><a href="#overview">Overview</a></li>{links}</ul></nav>'
     footer = (
         "<p>Small runs show direction, not precision: a spread (±) is the standard deviation over a few seeds. Run it\n"
         "again: <code>lightning-adapt demo</code></p>"
     )
-    main = "".join(map(_section, sections)) + (not_run if missing else "")
-    return document("lightning_adapt demo", header, main, footer)
+    main = _overview(sections) + "".join(map(section_html, sections)) + (not_run if missing else "")
+    return document("lightning_adapt demo", header, main, footer, nav=nav)
 
 
-def _section(section: Section) -> str:
-    usage = "".join(
-        f'<h3>{escape(title)}</h3><pre tabindex="0" aria-label="{escape(title)}"><code>{escape(code)}</code></pre>'
-        for title, code in section.usage
-    )
-    return f"""<section aria-labelledby="{_id(section)}">
-<h2 id="{_id(section)}">{escape(section.title)}</h2>
-<p class="problem">{escape(section.problem)}</p>
-{"".join(_table(f"{_id(section)}-table-{number}", table) for number, table in enumerate(section.tables, 1))}
-{"".join(_picture(section, picture) for picture in section.pictures)}
-{"".join(_sound(section, sound) for sound in section.audio)}
-<div class="usage">{usage}</div>
-<p class="facts">This section took {section.seconds:.0f} s.</p>
+# -- the overview -----------------------------------------------------------------------------------------------------
+def _overview(sections: Sequence[Section]) -> str:
+    heads = "".join(f'<th scope="col">{head}</th>' for head in _HEADS)
+    rows = "".join(_line(section, finding) for section in sections for finding in section.findings)
+    kinds = "".join(f"<dt>{badge(kind)}</dt><dd>{escape(text)}</dd>" for kind, text in _KINDS.items())
+    return f"""<section class="overview" aria-labelledby="overview">
+<h2 id="overview">Overview</h2>
+<div class="scroll" role="region" aria-labelledby="overview-table" tabindex="0">
+<table role="table">
+<caption id="overview-table">Each method against its baseline: what was gained, and what was not</caption>
+<thead><tr>{heads}</tr></thead>
+<tbody>{rows}</tbody></table>
+</div>
+<h3>Kinds of rows in the tables below</h3>
+<dl class="kinds">{kinds}</dl>
 </section>
 """
 
 
-def _table(anchor: str, table: Table) -> str:
-    heads = "".join(f'<th scope="col" class="number">{escape(column.heading)}</th>' for column in table.columns)
-    lines = []
-    for row in table.rows:
-        cells = "".join(
-            f'<td class="number">{escape(column.show(cell))}</td>'
-            for column, cell in zip(table.columns, row.cells, strict=True)
-        )
-        name = f'<th scope="row">{escape(row.name)} {_badge(row.kind)}</th>'
-        lines.append(f'<tr class="{escape(row.kind)}">{name}{cells}</tr>')
-    return f"""<p class="setting">{escape(table.setting)}</p>
-<div class="scroll" role="region" aria-labelledby="{anchor}" tabindex="0">
-<table><caption id="{anchor}">{escape(table.caption)}</caption>
-<thead><tr><th scope="col">trained (kind)</th>{heads}</tr></thead>
-<tbody>{"".join(lines)}</tbody></table>
-</div>
-<p class="verdict"><strong>Result.</strong> {escape(table.verdict)}</p>
-"""
-
-
-def _picture(section: Section, picture: Picture) -> str:
-    stem = f"{section.method}-{picture.name}"
-    return f"""<figure>
-<div class="scroll" role="region" aria-label="{escape(picture.caption)}" tabindex="0"><picture>
-<source media="(prefers-color-scheme: dark)" srcset="{stem}-dark.svg">
-<img src="{stem}-light.svg" alt="{escape(picture.alt)}">
-</picture></div>
-<figcaption>{escape(picture.caption)}</figcaption>
-</figure>"""
-
-
-def _sound(section: Section, sound: Audio) -> str:
-    return f"""<figure>
-<audio controls preload="metadata" src="{section.method}-{sound.name}.wav" aria-label="{escape(sound.caption)}"></audio>
-<figcaption>{escape(sound.caption)}</figcaption>
-</figure>"""
-
-
-def _id(section: Section) -> str:
-    return f"method-{section.method}"
-
-
-def _badge(kind: str) -> str:
-    return f'<span class="badge {escape(kind)}">{escape(kind)}</span>'
+def _line(section: Section, finding: Finding) -> str:
+    score = finding.score
+    words = f'<span class="badge {score.result}">{_RESULTS[score.result]}</span>'
+    name = f'<th scope="row" role="rowheader"><a href="#{anchor(section)}">{escape(section.short_title)}</a></th>'
+    cells = (
+        escape(score.measure),
+        f'<span class="number">{escape(score.without)}</span> <span class="soft">{escape(score.baseline)}</span>',
+        f'<span class="number ours">{escape(score.ours)}</span>',
+        f"{words} {escape(score.change)}",
+        escape(score.but),
+    )
+    # phones show a line as a card and each cell with its heading; the roles stay those of a table
+    shown = "".join(
+        f'<td role="cell" data-head="{head}">{cell}</td>' for head, cell in zip(_HEADS[1:], cells, strict=True)
+    )
+    return f'<tr role="row">{name}{shown}</tr>\n'

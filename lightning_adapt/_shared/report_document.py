@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,17 @@ from html import escape
 
 from lightning_adapt._shared.imports import require
 from lightning_adapt._shared.report_parts import Picture
+from lightning_adapt._shared.report_script import SCRIPT
 from lightning_adapt._shared.report_style import CSS, SCHEMES
 
 __all__ = ["Part", "document", "inline_picture", "section", "table"]
 
 _CLOSED = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+# files beside the page only, and no other script than ours
+_BESIDE = (
+    "default-src 'none'; img-src 'self' file: data:; media-src 'self' file:; style-src 'unsafe-inline'; "
+    f"script-src 'sha256-{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()}'"
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,14 @@ class Part:
 
 
 def document(
-    title: str, header: str, main: str, footer: str, *, skip: str = "Skip to the results", closed: bool = False
+    title: str,
+    header: str,
+    main: str,
+    footer: str,
+    *,
+    nav: str = "",
+    skip: str = "Skip to the results",
+    closed: bool = False,
 ) -> str:
     """Return a whole page in the package's style; it loads nothing from elsewhere.
 
@@ -42,19 +56,21 @@ def document(
         header: HTML before the main part.
         main: HTML of the main part.
         footer: HTML after it.
+        nav: HTML between header and main part; it stays in sight on large screens.
         skip: Text of the link that takes keyboard users past the header.
         closed: Forbid the browser to load anything at all, other files beside the page included: for pages that show
-            texts of unknown origin.
+            texts of unknown origin. Without it, files beside the page and the script of the copy buttons are allowed.
 
     Returns:
         The page.
     """
-    policy = f'<meta http-equiv="Content-Security-Policy" content="{_CLOSED}">\n' if closed else ""
+    policy, script = (_CLOSED, "") if closed else (_BESIDE, f"<script>{SCRIPT}</script>\n")
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-{policy}<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{escape(title)}</title>
 <link rel="icon" href="data:,">
@@ -66,11 +82,11 @@ def document(
 <header>
 {header}
 </header>
-<main id="main" tabindex="-1">
+{nav}<main id="main" tabindex="-1">
 {main}
 </main>
 <footer>{footer}</footer>
-</body>
+{script}</body>
 </html>
 """
 
@@ -148,7 +164,7 @@ def inline_picture(picture: Picture) -> str:
     caption = escape(picture.caption)
     return f"""<figure>
 <div class="scroll" role="region" aria-label="{caption}" tabindex="0"><picture>
-<source media="(prefers-color-scheme: dark)" srcset="{drawn["dark"]}">
+<source media="screen and (prefers-color-scheme: dark)" srcset="{drawn["dark"]}">
 <img src="{drawn["light"]}" alt="{escape(picture.alt)}">
 </picture></div>
 <figcaption>{caption}</figcaption>

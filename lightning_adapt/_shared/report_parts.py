@@ -1,4 +1,4 @@
-"""What the demo of a method hands back: rows of tables, figures, audio and words."""
+"""What the demo of a method hands back: findings with their tables, figures and sounds, and how to use the method."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from lightning_adapt._shared.checks import problem
+from lightning_adapt._shared.checks import check_choice, problem
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
 
 Kind = Literal["baseline", "control", "ours"]
+Result = Literal["better", "level", "worse"]
 
 _FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
@@ -25,11 +26,13 @@ class Column:
         name: Heading.
         unit: Unit of the numbers, shown in the heading; empty for counts.
         digits: Digits after the decimal point.
+        better: "higher" or "lower" where one of them is; the heading says so.
     """
 
     name: str
     unit: str = ""
     digits: int = 1
+    better: Literal["higher", "lower", ""] = ""
 
     @property
     def heading(self) -> str:
@@ -66,7 +69,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a section's table.
+    """A line of a table.
 
     Args:
         name: What was trained.
@@ -80,28 +83,29 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
-    """A further table of a section, with what it says.
+class Score:
+    """How a finding stands in the overview: one number of the method beside that of its baseline.
 
     Args:
-        caption: Heading of the table, a few words.
-        columns: Columns.
-        rows: Lines, a cell per column.
-        setting: What was measured, one or two sentences.
-        verdict: What was gained and what was not, from the numbers of `rows`.
+        measure: What was measured, with its unit.
+        baseline: Name of what it is compared with.
+        without: Number of the baseline.
+        ours: Number of the method.
+        change: The difference, with its interval where there is one.
+        result: "better", "worse", or "level" where the runs do not tell them apart.
+        but: What was not gained, a few words.
     """
 
-    caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    setting: str = ""
-    verdict: str = ""
+    measure: str
+    baseline: str
+    without: str
+    ours: str
+    change: str
+    result: Result
+    but: str
 
     def __post_init__(self) -> None:
-        for row in self.rows:
-            if len(row.cells) != len(self.columns):
-                remedy = f"Give {row.name!r} one per column."
-                raise ValueError(problem("cells", f"of length {len(self.columns)}", len(row.cells), remedy))
+        check_choice("result", self.result, ("better", "level", "worse"), "Say how the method did.")
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,7 @@ class Picture:
     Args:
         name: File name without ending: a-z, 0-9, - and _.
         caption: What to see in it.
-        alt: The same for those who do not see it.
+        alt: The same for those who do not see it, with the result.
         draw: Draws it under the current matplotlib settings, which hold the colours.
     """
 
@@ -137,47 +141,92 @@ class Audio:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """One comparison: a table of baselines, controls and the method, and what it says.
+
+    Args:
+        caption: Heading of the table, a few words: phones show it whole while the table scrolls.
+        columns: Columns of the table.
+        rows: Lines of the table, a cell per column.
+        setting: Data, network, seeds and steps, one or two sentences.
+        gained: What was gained, one sentence with numbers of `rows`.
+        not_gained: What was not, one sentence with numbers of `rows`.
+        score: Line of the overview.
+        pictures: Figures; the first stands beside the table.
+        audio: Sounds.
+    """
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    setting: str
+    gained: str
+    not_gained: str
+    score: Score
+    pictures: tuple[Picture, ...] = ()
+    audio: tuple[Audio, ...] = ()
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row.cells) != len(self.columns):
+                remedy = f"Give {row.name!r} one per column."
+                raise ValueError(problem("cells", f"of length {len(self.columns)}", len(row.cells), remedy))
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How to use a method; each text is code to copy.
+
+    Args:
+        command: For a shell.
+        python: For a script.
+        yaml: For a configuration file.
+    """
+
+    command: str
+    python: str
+    yaml: str
+
+
+@dataclass(frozen=True)
 class Section:
     """What the demo of one method found.
 
     Args:
         method: Folder name of the method; prefix of its files and anchor of its section.
-        title: Name of the method for people.
+        title: Name of the method for people: a short name, a colon, and what it is.
         problem: The user's problem, one sentence.
-        setting: Data, network, seeds and steps, one sentence.
-        table_caption: Heading of the table, a few words: phones show it whole while the table scrolls.
-        columns: Columns of the table.
-        rows: Lines of the table.
-        verdict: What was gained and what was not, from the numbers of `rows`.
-        usage: How to use it: pairs of a heading and a text of code.
-        seconds: Wall time of the section.
-        pictures: Figures.
-        audio: Sounds.
-        more: Further tables, below the verdict.
+        findings: What was compared, the most important first.
+        usage: How to use it.
+        seconds: Wall time of the section; the demo fills it in.
     """
 
     method: str
     title: str
     problem: str
-    setting: str
-    table_caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    verdict: str
-    usage: tuple[tuple[str, str], ...]
-    seconds: float
-    pictures: tuple[Picture, ...] = ()
-    audio: tuple[Audio, ...] = ()
-    more: tuple[Table, ...] = ()
+    findings: tuple[Finding, ...]
+    usage: Usage
+    seconds: float = 0.0
 
     @property
-    def tables(self) -> tuple[Table, ...]:
-        """All tables with what they say, the section's own first."""
-        return (Table(self.table_caption, self.columns, self.rows, self.setting, self.verdict), *self.more)
+    def short_title(self) -> str:
+        """The title up to its colon."""
+        return self.title.partition(":")[0]
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """Figures of all findings."""
+        return tuple(picture for finding in self.findings for picture in finding.pictures)
+
+    @property
+    def audio(self) -> tuple[Audio, ...]:
+        """Sounds of all findings."""
+        return tuple(sound for finding in self.findings for sound in finding.audio)
 
     def __post_init__(self) -> None:
+        if not self.findings:
+            raise ValueError(problem("findings", "one or more", self.findings, "Say what was found."))
         names = [picture.name for picture in self.pictures] + [sound.name for sound in self.audio]
-        self.tables  # noqa: B018  # refuses rows that do not fit
         for name in (self.method, *names):
             if not _FILE_NAME.fullmatch(name):
                 raise ValueError(problem("name", "made of a-z, 0-9, - and _", name, "It becomes a file name."))

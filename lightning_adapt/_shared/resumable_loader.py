@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_adapt._shared.checks import problem
 from lightning_adapt._shared.sampling import EpochSampler
-from lightning_adapt._shared.state import read_version
+from lightning_adapt._shared.state import read_version, reading_state
 
 STATE_VERSION = 1
 
@@ -93,6 +93,7 @@ class ResumableLoader(DataLoader[Any]):
             "batch_size": self.batch_size or 1,
         }
 
+    @reading_state("a loader")
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where a state was taken.
 

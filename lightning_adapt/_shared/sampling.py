@@ -18,7 +18,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from lightning_adapt._shared.checks import check_integer, problem
 from lightning_adapt._shared.per_row import digest
-from lightning_adapt._shared.state import read_version
+from lightning_adapt._shared.state import read_version, reading_state
 
 STATE_VERSION = 1
 _CHUNK = 65_536  # rows drawn at once: large enough to amortise the call, small enough to start without delay
@@ -210,6 +210,7 @@ class EpochSampler(DistributedSampler[Any]):
             "num_replicas": self.num_replicas,
         }
 
+    @reading_state("a sampler")
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where a state was taken, after checking that it means the same samples here.
 

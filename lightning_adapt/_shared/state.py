@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -114,6 +115,28 @@ def with_version(state: dict[str, Any], version: int) -> dict[str, Any]:
     stamped = {"version": version, **state}
     check_plain(stamped)
     return stamped
+
+
+@contextmanager
+def reading_state(what: str) -> Iterator[None]:
+    """Turn what a damaged state does to the code that reads it into one error; also a decorator for that code.
+
+    Args:
+        what: What the state belongs to, for the error text.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ValueError: If something is missing from the state, or of a type or shape that cannot be.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise ValueError(
+            f"The saved state of {what} is damaged: {reason}. Use another checkpoint, or begin anew with its weights."
+        ) from error
 
 
 def read_version(state: Any, newest: int, what: str) -> int:

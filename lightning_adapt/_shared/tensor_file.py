@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_adapt._shared.files import whole_file
 from lightning_adapt._shared.state import check_plain
+from lightning_adapt._shared.text_files import parse_json
 
 __all__ = ["format_of", "read_tensor_file", "split_tensors", "write_tensor_file"]
 
@@ -39,13 +40,17 @@ def write_tensor_file(
         OSError: If the file cannot be written.
         TypeError: If something in the body is not plain.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     check_plain(body)
     text = json.dumps(body)
     metadata = {"format": file_format, "body": text, "sha256": _digest(tensors, text)}
     with whole_file(path) as unfinished:
-        save_file(dict(tensors), unfinished, metadata)
+        try:
+            save_file(dict(tensors), unfinished, metadata)
+        except SafetensorError as error:  # a full disk: no OSError where it comes from
+            raise OSError(f"{path} could not be written: {error}") from error
 
 
 def read_tensor_file(
@@ -83,7 +88,10 @@ def read_tensor_file(
     text = metadata.get("body", "")
     if metadata.get("sha256") != _digest(tensors, text):
         raise ValueError(f"{path} is damaged: its content does not have the checksum it was saved with. Save it again.")
-    return tensors, json.loads(text)
+    body = parse_json(text, f"the body of {path}")
+    if not isinstance(body, dict):
+        raise ValueError(f"{path} {foreign}: its body is no object. Pass a file that save() of a {noun} wrote.")
+    return tensors, body
 
 
 def format_of(path: str | os.PathLike[str]) -> str | None:

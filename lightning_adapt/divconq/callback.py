@@ -18,12 +18,12 @@ from lightning_adapt._shared.checks import check_choice, check_flag, check_loade
 from lightning_adapt._shared.kmeans import Engine
 from lightning_adapt._shared.planned_steps import forget_plan, plan_steps
 from lightning_adapt._shared.schedules import ACTIONS, Action
-from lightning_adapt._shared.state import read_version, with_version
+from lightning_adapt._shared.state import read_version, reading_state, with_version
 from lightning_adapt.divconq.choosing.weights import Update
 from lightning_adapt.divconq.rounds import SelectionRounds
 from lightning_adapt.divconq.scoring.scorers import as_scorer
 from lightning_adapt.divconq.selection import Dedup, Method, Quota
-from lightning_adapt.divconq.text.rows import TextPart
+from lightning_adapt.divconq.text.rows import TextPart, check_part
 from lightning_adapt.divconq.training.in_loop import needs_vectors
 from lightning_adapt.divconq.training.options import (
     RoundInit,
@@ -31,7 +31,6 @@ from lightning_adapt.divconq.training.options import (
     as_folder,
     check_effect,
     check_epochs,
-    check_text,
     epochs_before_last_round,
 )
 from lightning_adapt.divconq.training.run import NO_STATE, SelectionRun
@@ -147,7 +146,7 @@ class DiversitySelectionCallback(Callback):
         self.out_dir, self.cache_dir = as_folder("out_dir", out_dir), as_folder("cache_dir", cache_dir)
         self.enabled = check_flag("enabled", enabled, "Pass False to switch the callback off.")
         self.log_figure = check_flag("log_figure", log_figure, "Pass True to log figures.")
-        self.text: TextPart = check_text(text)
+        self.text = check_part(text)
         self.lr_horizon = check_choice("lr_horizon", lr_horizon, ACTIONS, "Use 'warn' to be told.")
         as_scorer(scorer)  # checks it
         check_effect({**self.settings, **vars(self)}, vectors=needs_vectors(plan))
@@ -268,6 +267,7 @@ class DiversitySelectionCallback(Callback):
         return with_version(NO_STATE if self._run is None else self._run.state_dict(), STATE_VERSION)
 
     @override
+    @reading_state(NAME)
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         read_version(state_dict, STATE_VERSION, NAME)
         if self._run is not None:

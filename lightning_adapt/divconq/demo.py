@@ -2,70 +2,60 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
-from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any, NamedTuple
+from statistics import mean
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_adapt._shared.demo_training import one_thread
+from lightning_adapt._shared.demo_frame import Arm, Context, Gap, compare, nbsp, over_seeds, table_rows
 from lightning_adapt._shared.imports import require
-from lightning_adapt._shared.report import Cell, Column, Kind, Picture, Row, Section
-from lightning_adapt.divconq.demo_fits import GARBAGE_TOPICS, Found, Task, fit, prepare, texts
+from lightning_adapt._shared.report_parts import Cell, Column, Finding, Picture, Score, Section, Usage
+from lightning_adapt.divconq.demo_fits import GARBAGE_TOPICS, Found, Task, fit, planted, prepare, texts
 from lightning_adapt.divconq.embed.tfidf import TfidfEmbedder
 from lightning_adapt.divconq.figures import map_figure, plane, weights_figure
 from lightning_adapt.divconq.rounds import SelectionRounds
 
-if TYPE_CHECKING:
-    from lightning_adapt.demo import DemoContext
+__all__ = ["USAGE", "run"]
 
-__all__ = ["run"]
-
-_T_QUANTILE = {2: 12.71, 3: 4.30}  # of Student's t, 97.5 %, by the number of seeds: a 95 % interval of their mean
 _COLUMNS = (
-    Column("held-out loss", "nats per token", 3),
-    Column("against random", "nats", 3),
-    Column("garbage selected", "%", 0),
-    Column("training time", "CPU s", 1),
+    Column("held-out loss", "nats per token", 3, "lower"),
+    Column("against random", "nats", 3, "lower"),
+    Column("garbage selected", "%", 0, "lower"),
+    Column("training time", "CPU s", 1, "lower"),
 )
-_USAGE = (
-    (
-        "In a script",
-        "from lightning_adapt import DiversitySelectionCallback, InstructionDataModule, InstructionTuningModule\n\n"
-        'data = InstructionDataModule("pool.jsonl", tokenizer)  # or a DataModule or DataLoader of yours\n'
-        'selection = DiversitySelectionCallback("5%", rounds=3)\n'
-        "trainer = L.Trainer(max_epochs=5, callbacks=[selection])\n"
-        "trainer.fit(InstructionTuningModule(model), data)  # or a module of yours",
-    ),
-    (
-        "On top of your own LightningCLI and YAML",
-        "lightning-adapt overlay divconq > divconq.yaml\npython main.py fit --config mine.yaml --config divconq.yaml",
-    ),
-    (
-        "Before training, from a file to a file",
-        "lightning-adapt select --data pool.jsonl --budget 5% --method kmq --out chosen.jsonl",
-    ),
+USAGE = Usage(
+    command="""lightning-adapt overlay divconq > divconq.yaml
+python main.py fit --config mine.yaml \\
+  --config divconq.yaml
+# or before training, from a file to a file:
+lightning-adapt select --data pool.jsonl --budget 5% \\
+  --method kmq --out chosen.jsonl""",
+    python="""from lightning_adapt import DiversitySelectionCallback
+
+selection = DiversitySelectionCallback("5%", rounds=3)
+trainer = L.Trainer(max_epochs=5, callbacks=[selection])
+trainer.fit(model, data)  # an InstructionTuningModule
+                          # and its data, or yours""",
+    yaml="""trainer:
+  callbacks+:
+  - class_path: lightning_adapt.DiversitySelectionCallback
+    init_args:
+      budget: 5%
+      rounds: 3""",
 )
-
-
-class _Arm(NamedTuple):
-    name: str
-    kind: Kind
-
-
 _ARMS = {
-    "random": _Arm("a random subset", "baseline"),
-    "equal": _Arm("equal quotas of clusters, once", "control"),
-    "perplexity": _Arm("in rounds, by perplexity", "control"),
-    "ours": _Arm("in rounds, by relevance of answers", "ours"),
+    "random": Arm("a random subset", "baseline"),
+    "equal": Arm("equal quotas of clusters, once", "control"),
+    "perplexity": Arm("in rounds, by perplexity", "control"),
+    "ours": Arm("in rounds, by relevance of answers", "ours"),
 }
 
 
-def run(context: DemoContext) -> Section:
+def run(context: Context) -> Section:
     """Train every row on the same seeds, interleaved, and return what was found.
 
     Args:
@@ -77,58 +67,43 @@ def run(context: DemoContext) -> Section:
     Raises:
         ModuleNotFoundError: If an extra is missing; the message names it.
     """
-    require("figures", "The divconq demo", "matplotlib")
     require("llm", "The divconq demo", "transformers", "scikit-learn")
-    began = time.perf_counter()
     task = Task(48, 72, 48, 1, 2) if context.quick else Task(120, 180, 96, 3, 3)
-    context.start(total=task.steps * len(_ARMS) * task.seeds)
-    found: dict[str, list[Found]] = {arm: [] for arm in _ARMS}
-    pools = []
-    with one_thread():
-        for seed in range(task.seeds):
-            context.doing(f"a model to start from, seed {seed}")
-            start = prepare(task, seed)
-            pools.append(start.pool)
-            for arm, some in found.items():
-                context.doing(f"{_ARMS[arm].name}, seed {seed}")
-                some.append(fit(task, start, arm, seed, context.advance))
-    context.doing("Diversify & Conquer")
-    return _section(task, found, pools[0], time.perf_counter() - began)
-
-
-def _section(task: Task, found: dict[str, list[Found]], pool: list[dict[str, Any]], seconds: float) -> Section:
-    losses = {arm: [one.loss for one in some] for arm, some in found.items()}
-    shares = {arm: mean(one.garbage for one in some) for arm, some in found.items()}
+    context.start(task.steps * len(_ARMS) * task.seeds)
+    train, start = partial(fit, task, advance=context.advance), partial(prepare, task)
+    found = compare(context, _ARMS, range(task.seeds), train, prepare=start, preparing="a model to start from")
     return Section(
         method="divconq",
         title="Diversify & Conquer: the data worth fine-tuning on",
         problem="You have a pool of instructions that nobody has read, and a budget for a part of it.",
+        findings=(_finding(task, found, planted(task, seed=0).pool),),
+        usage=USAGE,
+    )
+
+
+def _finding(task: Task, found: dict[str, list[Found]], pool: list[dict[str, Any]]) -> Finding:
+    losses = {arm: [one.loss for one in some] for arm, some in found.items()}
+    shares = {arm: mean(one.garbage for one in some) for arm, some in found.items()}
+    seconds = {arm: mean(one.seconds for one in some) for arm, some in found.items()}
+    return Finding(
+        caption="After training on the selection",
+        columns=_COLUMNS,
+        rows=table_rows(_ARMS, lambda arm: _cells(arm, found[arm], losses)),
         setting=f"{task.clean} right answers in 12 topics and {task.garbage} answers of random words in "
         f"{GARBAGE_TOPICS} others; {task.budget} rows selected, {task.steps} steps of a tiny Llama that knew a few "
         f"clean rows before; loss on {task.clean} clean rows held out. {task.seeds} seeds, mean ± standard deviation. "
         "Equal pool, start and steps in all rows; the second column is paired by seed.",
-        table_caption="After training on the selection",
-        columns=_COLUMNS,
-        rows=tuple(Row(_ARMS[arm].name, _ARMS[arm].kind, _cells(arm, some, losses)) for arm, some in found.items()),
-        verdict=_verdict(losses, shares),
-        usage=_USAGE,
-        seconds=seconds,
+        gained=nbsp(_gained(losses, shares)),
+        not_gained=nbsp(_not_gained(losses, shares, seconds)),
+        score=_score(losses, shares, seconds),
         pictures=_pictures(found["ours"][0].selection, pool),
     )
 
 
 def _cells(arm: str, some: list[Found], losses: Mapping[str, list[float]]) -> tuple[Cell, ...]:
-    gains = Cell(0.0) if arm == "random" else _over_seeds(_gains(losses, arm, "random"))
-    seconds = _over_seeds([one.seconds for one in some])
-    return _over_seeds(losses[arm]), gains, Cell(mean(one.garbage for one in some)), seconds
-
-
-def _over_seeds(values: list[float]) -> Cell:
-    return Cell(mean(values), stdev(values))
-
-
-def _gains(losses: Mapping[str, list[float]], arm: str, other: str) -> list[float]:
-    return [one - against for one, against in zip(losses[arm], losses[other], strict=True)]
+    gains = Cell(0.0) if arm == "random" else over_seeds(_gap(losses, arm, "random").values)
+    seconds = over_seeds([one.seconds for one in some])
+    return over_seeds(losses[arm]), gains, Cell(mean(one.garbage for one in some)), seconds
 
 
 def _pictures(rounds: SelectionRounds, pool: list[dict[str, Any]]) -> tuple[Picture, ...]:
@@ -176,29 +151,51 @@ def _garbage_weight(weights: Tensor, labels: Tensor, pool: list[dict[str, Any]])
     return float((weights * shares).sum())
 
 
-def _verdict(losses: Mapping[str, list[float]], garbage: Mapping[str, float]) -> str:
-    """Word the result from the numbers of the table, whichever way they fell out."""
-    text = (
-        f"Selected in rounds, {garbage['ours']:.0f} % of the rows were garbage, of a random subset "
-        f"{garbage['random']:.0f} %. Its loss of {mean(losses['ours']):.3f} is {_against(losses, 'random')} the "
-        f"{mean(losses['random']):.3f} of a random subset, and {_against(losses, 'equal')} the "
-        f"{mean(losses['equal']):.3f} of equal quotas ({garbage['equal']:.0f} % garbage). {_conclusion(garbage)}"
+# -- words, from the numbers of the table, whichever way they fell out ------------------------------------------------
+def _gap(losses: Mapping[str, list[float]], arm: str, other: str) -> Gap:
+    return Gap.between(losses[arm], losses[other], 3, "", True)
+
+
+def _gained(losses: Mapping[str, list[float]], garbage: Mapping[str, float]) -> str:
+    random = _gap(losses, "ours", "random").against("a random subset")
+    more = f", and {_beside_equal(losses, garbage)}" if _beats_equal(losses) else ""
+    return (
+        f"Selected in rounds, {garbage['ours']:.0f} % of the rows are garbage, of a random subset "
+        f"{garbage['random']:.0f} %; a held-out loss of {mean(losses['ours']):.3f} is {random} at "
+        f"{mean(losses['random']):.3f}{more}."
     )
-    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def _not_gained(losses: Mapping[str, list[float]], garbage: Mapping[str, float], seconds: Mapping[str, float]) -> str:
+    more = "" if _beats_equal(losses) else f"The loss is {_beside_equal(losses, garbage)}. "
+    return f"Time: {seconds['ours']:.1f} s against {seconds['random']:.1f} s. {more}{_conclusion(garbage)}"
+
+
+def _beats_equal(losses: Mapping[str, list[float]]) -> bool:
+    return _gap(losses, "ours", "equal").result == "better"
+
+
+def _beside_equal(losses: Mapping[str, list[float]], garbage: Mapping[str, float]) -> str:
+    equal = _gap(losses, "ours", "equal").against("equal quotas of clusters")
+    return f"{equal} at {mean(losses['equal']):.3f}, chosen once, {garbage['equal']:.0f} % garbage"
 
 
 def _conclusion(garbage: Mapping[str, float]) -> str:
-    text = f"By perplexity, which takes what is hard for what is useful, {garbage['perplexity']:.0f} % were garbage"
+    text = f"Rounds that go by perplexity take {garbage['perplexity']:.0f} % garbage"
     if garbage["perplexity"] > garbage["ours"]:
-        return f"{text}: what the rounds go by decides."
+        return f"{text}: it takes what is hard for what is useful."
     return f"{text}: here it did no worse."
 
 
-def _against(losses: Mapping[str, list[float]], other: str) -> str:
-    gains = _gains(losses, "ours", other)
-    half = _T_QUANTILE[len(gains)] * stdev(gains) / len(gains) ** 0.5
-    low, high = mean(gains) - half, mean(gains) + half
-    interval = f"{mean(gains):+.3f}, 95 % interval {low:+.3f} to {high:+.3f}"
-    if low <= 0 <= high:
-        return f"not clearly different from ({interval})"
-    return f"{'lower' if high < 0 else 'higher'} ({interval}) than"
+def _score(losses: Mapping[str, list[float]], garbage: Mapping[str, float], seconds: Mapping[str, float]) -> Score:
+    gap = _gap(losses, "ours", "random")
+    once = "" if _beats_equal(losses) else "; not clearly better than choosing once, in equal quotas"
+    return Score(
+        measure="held-out loss, nats per token",
+        baseline=_ARMS["random"].name,
+        without=f"{mean(losses['random']):.3f}",
+        ours=f"{mean(losses['ours']):.3f}",
+        change=str(gap),
+        result=gap.result,
+        but=f"{seconds['ours'] / seconds['random']:.1f} times the time; {garbage['ours']:.0f} % is still garbage{once}",
+    )

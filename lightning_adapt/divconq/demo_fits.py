@@ -21,7 +21,7 @@ from lightning_adapt.divconq.rounds import SelectionRounds
 from lightning_adapt.divconq.scoring.likelihood import PerplexityScorer
 from lightning_adapt.divconq.text.planted import planted_instructions
 
-__all__ = ["GARBAGE_TOPICS", "Found", "Start", "Task", "fit", "prepare", "texts"]
+__all__ = ["GARBAGE_TOPICS", "Found", "Start", "Task", "fit", "planted", "prepare", "texts"]
 
 GARBAGE_TOPICS = 6
 _CLUSTERS, _BATCH, _ROUNDS = 18, 8, 3
@@ -49,6 +49,20 @@ class Task(NamedTuple):
     def steps(self) -> int:
         """Steps of one row: a third, two thirds and the whole of the budget, the latter `_LAST_EPOCHS` times."""
         return self.budget // _BATCH * (1 + _LAST_EPOCHS)
+
+
+class Planted(NamedTuple):
+    """Rows of a seed.
+
+    Args:
+        before: Clean rows that the model knows before the selection.
+        pool: Rows to select from.
+        held_out: Clean rows to measure on.
+    """
+
+    before: list[dict[str, Any]]
+    pool: list[dict[str, Any]]
+    held_out: list[dict[str, Any]]
 
 
 class Start(NamedTuple):
@@ -105,6 +119,22 @@ class _Watch(Callback):
         self.seconds = time.process_time() - self._began
 
 
+def planted(task: Task, seed: int) -> Planted:
+    """Make clean rows and a pool that is mostly garbage.
+
+    Args:
+        task: Sizes.
+        seed: Seed of everything.
+
+    Returns:
+        The rows; no row is in two parts.
+    """
+    n = task.clean
+    clean = planted_instructions(3 * n, 0, seed=seed)
+    garbage = planted_instructions(0, task.garbage, garbage_topics=GARBAGE_TOPICS, garbage_words=12, seed=seed)
+    return Planted(clean[:n], clean[n : 2 * n] + garbage, clean[2 * n :])
+
+
 def prepare(task: Task, seed: int) -> Start:
     """Make a pool, and a model that has seen a few clean rows which are not in it.
 
@@ -115,10 +145,7 @@ def prepare(task: Task, seed: int) -> Start:
     Returns:
         What all rows of the seed start from.
     """
-    n = task.clean
-    clean = planted_instructions(3 * n, 0, seed=seed)
-    garbage = planted_instructions(0, task.garbage, garbage_topics=GARBAGE_TOPICS, garbage_words=12, seed=seed)
-    before, pool, held_out = clean[:n], clean[n : 2 * n] + garbage, clean[2 * n :]
+    before, pool, held_out = planted(task, seed)
     model, tokenizer = tiny_language_model([text for row in before for text in texts(row)], seed=seed)
     trainer = quiet_trainer([], max_epochs=task.pretraining, limit_val_batches=0)
     trainer.fit(_module(model, tokenizer, 3e-3), datamodule=_data(before, tokenizer, seed))
@@ -147,7 +174,7 @@ def _data(rows: list[dict[str, Any]], tokenizer: Any, seed: int, val: Any = None
     )
 
 
-def fit(task: Task, start: Start, arm: str, seed: int, advance: Callable[[], None]) -> Found:
+def fit(task: Task, start: Start, arm: str, seed: int, *, advance: Callable[[], None]) -> Found:
     """Train one row of the table; all of a seed have the same pool, weights at the start and number of steps.
 
     Args:

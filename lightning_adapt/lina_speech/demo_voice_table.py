@@ -6,25 +6,25 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from lightning_adapt._shared.report import Audio, Cell, Column, Kind, Picture, Row, Table
+from lightning_adapt._shared.demo_frame import Arm, nbsp, table_rows
+from lightning_adapt._shared.report_parts import Audio, Cell, Column, Finding, Picture, Score
 from lightning_adapt.lina_speech.corpus.wave_files import pcm16, wave_bytes
 
 if TYPE_CHECKING:
     from lightning_adapt.lina_speech.demo_voices import Cloned, VoiceTask
 
-__all__ = ["engine_name", "voice_audio", "voice_picture", "voice_table", "wav"]
+__all__ = ["engine_name", "voice_finding", "wav"]
 
-_NBSP = "\N{NO-BREAK SPACE}"
 _COLUMNS = (
-    Column("loss, the new voice", "nats a code", 3),
-    Column("loss, the voices it knew", "nats a code", 3),
-    Column("kept for the voice", "kB", 1),
+    Column("loss, the new voice", "nats a code", 3, "lower"),
+    Column("loss, the voices it knew", "nats a code", 3, "lower"),
+    Column("kept for the voice", "kB", 1, "lower"),
 )
-_ROWS: dict[str, tuple[str, Kind]] = {
-    "untuned": ("the model as it is", "baseline"),
-    "prompt": ("after one recording (prompt)", "baseline"),
-    "finetuned": ("all weights fine-tuned", "control"),
-    "tuned": ("initial state tuned, rank 4", "ours"),
+_ARMS = {
+    "untuned": Arm("the model as it is", "baseline"),
+    "prompt": Arm("after one recording (prompt)", "baseline"),
+    "finetuned": Arm("all weights fine-tuned", "control"),
+    "tuned": Arm("initial state tuned, rank 4", "ours"),
 }
 _ENGINES = {"espeak": "espeak-ng", "formant": "a built-in formant synthesiser"}
 
@@ -34,25 +34,29 @@ def engine_name(engine: str) -> str:
     return _ENGINES.get(engine, engine)
 
 
-def voice_table(task: VoiceTask, cloned: Cloned) -> Table:
-    """Return the table of the new voice.
+def voice_finding(task: VoiceTask, cloned: Cloned) -> Finding:
+    """Return what was found with the new voice.
 
     Args:
         task: Sizes.
         cloned: What was measured.
 
     Returns:
-        The table with its words.
+        The table with its words, its figure and its sounds.
     """
-    return Table(
+    engine = engine_name(cloned.speaker.partition(":")[0])
+    return Finding(
         caption="A voice that the model never heard",
         columns=_COLUMNS,
-        rows=tuple(Row(name, kind, _cells(cloned, row)) for row, (name, kind) in _ROWS.items()),
-        setting=f"The next voice of {engine_name(cloned.speaker.partition(':')[0])}: {task.train} utterances "
-        f"({cloned.heard:.0f}{_NBSP}s) to learn from, {task.choose} that decide which step or prompt is kept, "
-        f"{task.test} that the loss is measured on; {task.steps} steps, for fine-tuning at the better of two learning "
-        "rates. One seed.",
-        verdict=voice_verdict(cloned),
+        rows=table_rows(_ARMS, lambda row: _cells(cloned, row)),
+        setting=f"The next voice of {engine}: {task.train} utterances ({cloned.heard:.0f} s of speech) to learn from, "
+        f"{task.choose} that decide which step or prompt is kept, {task.test} that the loss is measured on; "
+        f"{task.steps} steps, for fine-tuning at the better of two learning rates. One seed.",
+        gained=nbsp(_gained(cloned)),
+        not_gained=nbsp(_not_gained(cloned)),
+        score=_score(cloned),
+        pictures=(_picture(cloned),),
+        audio=_audio(cloned),
     )
 
 
@@ -60,26 +64,36 @@ def _cells(cloned: Cloned, row: str) -> tuple[Cell, ...]:
     return Cell(cloned.losses[row]), Cell(cloned.others[row]), Cell(cloned.nbytes[row] / 1000)
 
 
-def voice_verdict(cloned: Cloned) -> str:
-    """Word the result from the numbers of the table, whichever way they fell out."""
-    losses, others = cloned.losses, cloned.others
-    forgot = others["finetuned"] - others["untuned"]
-    cost = f"costs the other voices {forgot:.3f}" if forgot > 0 else f"does not cost the other voices ({forgot:+.3f})"
+# -- words, from the numbers of the table, whichever way they fell out ------------------------------------------------
+def _gained(cloned: Cloned) -> str:
+    others = cloned.others
     same = others["tuned"] == others["untuned"]
     return (
-        f"{cloned.seconds:.0f}{_NBSP}s of one core and {cloned.heard:.0f}{_NBSP}s of speech make a voice of "
-        f"{cloned.nbytes['tuned'] / 1000:.0f}{_NBSP}kB that {_changes(losses)}. It is {_beside(losses, 'prompt')} a "
-        f"prompt and {_beside(losses, 'finetuned')} fine-tuning all weights, which {cost} and keeps "
-        f"{cloned.nbytes['finetuned'] / 1e6:.1f}{_NBSP}MB. With the tuned voice the weights are untouched: the other "
-        f"voices {'stay at' if same else 'go to'} {others['tuned']:.3f}. "
-        "A model this small sounds rough in any voice; listen for the timbre."
+        f"{cloned.seconds:.0f} s of one core and {cloned.heard:.0f} s of speech make a voice of "
+        f"{cloned.nbytes['tuned'] / 1000:.0f} kB that {_changes(cloned.losses)}, {_beside(cloned.losses, 'prompt')} a "
+        f"prompt; the weights are untouched, and the other voices {'stay at' if same else 'go to'} "
+        f"{others['tuned']:.3f}."
+    )
+
+
+def _not_gained(cloned: Cloned) -> str:
+    forgot = cloned.others["finetuned"] - cloned.others["untuned"]
+    cost = (
+        f"costs the other voices {forgot:.3f} nats"
+        if forgot > 0
+        else f"does not cost the other voices ({forgot:+.3f} nats)"
+    )
+    return (
+        f"It is {_beside(cloned.losses, 'finetuned')} fine-tuning all weights, which {cost} and keeps "
+        f"{cloned.nbytes['finetuned'] / 1e6:.1f} MB. A model this small sounds rough in any voice; listen for the "
+        "timbre."
     )
 
 
 def _changes(losses: dict[str, float]) -> str:
     before, after = losses["untuned"], losses["tuned"]
     if after < before:
-        return f"lowers the loss from {before:.3f} to {after:.3f} ({100 * (1 - after / before):.0f}{_NBSP}%)"
+        return f"lowers the loss from {before:.3f} to {after:.3f} ({100 * (1 - after / before):.0f} %)"
     return f"does not help: the loss is {before:.3f} before and {after:.3f} after"
 
 
@@ -87,18 +101,25 @@ def _beside(losses: dict[str, float], rival: str) -> str:
     gain = losses["tuned"] - losses[rival]
     if abs(gain) < 0.0005:  # what the table does not show
         return "level with"
-    return f"{abs(gain):.3f} {'better' if gain < 0 else 'worse'} than"
+    return f"{abs(gain):.3f} nats {'better' if gain < 0 else 'worse'} than"
 
 
-def voice_picture(cloned: Cloned) -> Picture:
-    """Return the figure of the tuning.
+def _score(cloned: Cloned) -> Score:
+    losses = cloned.losses
+    gain = losses["tuned"] - losses["untuned"]
+    return Score(
+        measure="a new voice: loss, nats a code",
+        baseline="the model as it is",
+        without=f"{losses['untuned']:.3f}",
+        ours=f"{losses['tuned']:.3f}",
+        change=f"{gain:+.3f}, one seed",
+        result="better" if gain < 0 else "worse",
+        but=f"fine-tuning all weights reaches {losses['finetuned']:.3f}",
+    )
 
-    Args:
-        cloned: What was measured.
 
-    Returns:
-        The figure.
-    """
+# -- what is seen and heard -------------------------------------------------------------------------------------------
+def _picture(cloned: Cloned) -> Picture:
     before, after = cloned.losses["untuned"], cloned.losses["tuned"]
     return Picture(
         "voice",
@@ -110,15 +131,7 @@ def voice_picture(cloned: Cloned) -> Picture:
     )
 
 
-def voice_audio(cloned: Cloned) -> tuple[Audio, ...]:
-    """Return one sentence in the ways to compare.
-
-    Args:
-        cloned: What was measured.
-
-    Returns:
-        Untuned, after a prompt, tuned, and the voice itself through the same codec.
-    """
+def _audio(cloned: Cloned) -> tuple[Audio, ...]:
     captions = {
         "untuned": "by the model as it is",
         "prompt": "after a prompt",

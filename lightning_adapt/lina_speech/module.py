@@ -12,7 +12,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_adapt._shared.checks import check_flag, check_integer, check_positive, check_share
+from lightning_adapt._shared.checks import check_flag, check_integer, check_not_negative, check_positive, check_share
 from lightning_adapt._shared.hashing import derive_key
 from lightning_adapt._shared.state import to_plain
 from lightning_adapt.lina_speech.batches import check_batch
@@ -24,7 +24,7 @@ from lightning_adapt.lina_speech.model.config import preset as config_of
 from lightning_adapt.lina_speech.model.model import LinaModel
 from lightning_adapt.lina_speech.model.state import State
 from lightning_adapt.lina_speech.module_parts import MaybeCompiled, SpeechParts, checked_overrides, seeded
-from lightning_adapt.lina_speech.optimizer import check_betas, check_decay, decay_groups, warmed_up_cosine
+from lightning_adapt.lina_speech.optimizer import check_betas, decay_groups, warmed_up_cosine
 from lightning_adapt.lina_speech.samples import Samples
 from lightning_adapt.lina_speech.speech_metrics import SpeechMetrics, counted_targets
 from lightning_adapt.lina_speech.starting import StartsFromStates
@@ -118,7 +118,7 @@ class LinaSpeechModule(Speaking, StartsFromStates, LightningModule):
         super().__init__()
         self.learning_rate = check_positive("learning_rate", learning_rate, "Pass 5e-4.")
         self.warmup_steps = check_integer("warmup_steps", warmup_steps, "Pass 500, or 0 for none.")
-        self.weight_decay = check_decay(weight_decay)
+        self.weight_decay = check_not_negative("weight_decay", weight_decay, "Pass 0.1, or 0 for none.")
         self.betas = check_betas(betas)
         ratio = check_share("min_learning_rate_ratio", min_learning_rate_ratio, "Pass 0.0.")
         self.min_learning_rate_ratio = ratio

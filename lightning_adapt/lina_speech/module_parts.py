@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lightning_adapt._shared.checks import problem
-from lightning_adapt._shared.state import check_plain, read_version, to_plain, with_version
+from lightning_adapt._shared.state import check_plain, read_version, reading_state, to_plain, with_version
 from lightning_adapt.lina_speech.codecs.codec import as_codec, codec_from_state
 from lightning_adapt.lina_speech.inference.speaker import Speaker
 from lightning_adapt.lina_speech.model.config import LinaConfig
@@ -107,6 +107,7 @@ class SpeechParts:
         check_plain(state, PARTS_KEY)
         checkpoint[PARTS_KEY] = with_version(state, PARTS_VERSION)
 
+    @reading_state("LinaSpeechModule")
     def load(self, checkpoint: MutableMapping[str, Any]) -> None:
         """Take what is missing from a checkpoint, and refuse it where it has another codec or tokenizer.
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from lightning_adapt._shared.checks import check_not_negative, problem
+from lightning_adapt._shared.checks import problem
 from lightning_adapt._shared.decay_groups import decay_groups as shared_groups
 
-__all__ = ["check_betas", "check_decay", "decay_groups", "rate_factor", "warmed_up_cosine"]
+__all__ = ["check_betas", "decay_groups", "rate_factor", "warmed_up_cosine"]
 
 _NOT_DECAYED = ("embed", "initial_state", "h0")
 
@@ -89,22 +89,6 @@ def warmed_up_cosine(total: Callable[[], float], *, warmup_steps: int, minimum: 
         return rate_factor(step, known[0], warmup_steps=warmup_steps, minimum=minimum)
 
     return factor
-
-
-def check_decay(value: Any) -> float:
-    """Check a weight decay.
-
-    Args:
-        value: What the user passed.
-
-    Returns:
-        The value as a float.
-
-    Raises:
-        TypeError: If it is no number.
-        ValueError: If it is below 0 or not finite.
-    """
-    return check_not_negative("weight_decay", value, "Pass 0.1, or 0 for none.")
 
 
 def check_betas(value: Any) -> tuple[float, float]:

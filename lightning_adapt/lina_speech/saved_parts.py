@@ -34,10 +34,14 @@ def saved_part(path: str | os.PathLike[str], name: str) -> dict[str, Any] | None
         return None
     saved = content[PARTS_KEY]
     read_version(saved, PARTS_VERSION, "LinaSpeechModule")
-    part: dict[str, Any] | None = saved.get(name)
+    part = saved.get(name)
     if part is None:
         allowed = f"a checkpoint of a model that has a {name}"
         raise ValueError(problem(name, allowed, str(path), f"Its model was trained without: pass the {name} itself."))
+    if not isinstance(part, dict) or not {"fingerprint", "state"} <= set(part) or not isinstance(part["state"], dict):
+        raise ValueError(
+            f"{os.fspath(path)} is damaged: what it holds of the {name} is no state. Use another checkpoint."
+        )
     return part
 
 

@@ -1,5 +1,7 @@
 """AdaptiveErrorMemory: many small memories of one model's errors, weighed against each other by past feedback alone."""
 
+# Over 300 lines: one public class, half of it documentation; what it is made of is in experts/.
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

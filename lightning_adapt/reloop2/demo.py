@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from statistics import mean, stdev
+from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -13,9 +13,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_adapt._shared.demo_training import one_thread, quiet_trainer
-from lightning_adapt._shared.imports import require
-from lightning_adapt._shared.report import Cell, Column, Kind, Picture, Row, Section
+from lightning_adapt._shared.demo_frame import Arm, Context, Gap, compare, nbsp, over_seeds, table_rows
+from lightning_adapt._shared.demo_training import quiet_trainer
+from lightning_adapt._shared.report_parts import Cell, Column, Finding, Picture, Score, Section, Usage
 from lightning_adapt.reloop2.adaptive import AdaptiveErrorMemory
 from lightning_adapt.reloop2.callback import ErrorMemoryCallback
 from lightning_adapt.reloop2.data.drift_stream import DriftStream
@@ -28,48 +28,46 @@ from lightning_adapt.reloop2.models.ctr_module import CTRModule
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lightning_adapt.demo import DemoContext
+__all__ = ["USAGE", "run"]
 
-__all__ = ["run"]
-
-SEEDS = (0, 1)
 _COLUMNS = (
-    Column("AUC after the drift", "%", 1),
-    Column("AUC, whole stream", "%", 1),
-    Column("log loss", "", 4),
-    Column("serving", "ms/1000 rows", 1),
+    Column("AUC after the drift", "%", 1, "higher"),
+    Column("AUC, whole stream", "%", 1, "higher"),
+    Column("log loss", "", 4, "lower"),
+    Column("serving", "ms/1000 rows", 1, "lower"),
 )
-_USAGE = (
-    (
-        "In a script",
-        "from lightning_adapt import ErrorMemoryCallback\n\n"
-        "trainer = L.Trainer(callbacks=[ErrorMemoryCallback()])\n"
-        "trainer.test(model, stream)  # your model as it is; labels are learnt from after their batch",
-    ),
-    (
-        "On top of your own LightningCLI and YAML",
-        "lightning-adapt overlay reloop2 > reloop2.yaml\n"
-        "python main.py test --config mine.yaml --config reloop2.yaml --ckpt_path best.ckpt",
-    ),
+USAGE = Usage(
+    command="""lightning-adapt overlay reloop2 > reloop2.yaml
+python main.py test --config mine.yaml \\
+  --config reloop2.yaml --ckpt_path best.ckpt""",
+    python="""from lightning_adapt import ErrorMemoryCallback
+
+trainer = L.Trainer(callbacks=[ErrorMemoryCallback()])
+# labels are learnt from after their batch was served
+trainer.test(model, stream)  # your model, as it is""",
+    yaml="""trainer:
+  callbacks+:
+  - class_path: lightning_adapt.ErrorMemoryCallback
+    init_args:
+      memory: auto""",
 )
-
-
-class _Arm(NamedTuple):
-    name: str
-    kind: Kind
-    callbacks: Callable[[], list[Callback]]
-
-
 _ARMS = {
-    "base": _Arm("served as it is", "baseline", list),
-    "intercept": _Arm(
-        "running intercept", "control", lambda: [ErrorMemoryCallback(AdaptiveErrorMemory(["intercept"]))]
-    ),
-    "timid": _Arm("trained on, lr 0.0002", "baseline", lambda: [IncrementalTraining(2e-4)]),
-    "bold": _Arm("trained on, lr 0.003", "baseline", lambda: [IncrementalTraining(3e-3)]),
-    "paper": _Arm("error memory, the paper's", "control", lambda: [ErrorMemoryCallback(ErrorMemory.paper())]),
-    "sketch": _Arm("error memory, one sketch", "ours", lambda: [ErrorMemoryCallback(ErrorMemory(backend="sketch"))]),
-    "adaptive": _Arm("error memory, adaptive", "ours", lambda: [ErrorMemoryCallback()]),
+    "base": Arm("served as it is", "baseline"),
+    "intercept": Arm("running intercept", "control"),
+    "timid": Arm("trained on, lr 0.0002", "baseline"),
+    "bold": Arm("trained on, lr 0.003", "baseline"),
+    "paper": Arm("error memory, the paper's", "control"),
+    "sketch": Arm("error memory, one sketch", "ours"),
+    "adaptive": Arm("error memory, adaptive", "ours"),
+}
+_CALLBACKS: dict[str, Callable[[], list[Callback]]] = {
+    "base": list,
+    "intercept": lambda: [ErrorMemoryCallback(AdaptiveErrorMemory(["intercept"]))],
+    "timid": lambda: [IncrementalTraining(2e-4)],
+    "bold": lambda: [IncrementalTraining(3e-3)],
+    "paper": lambda: [ErrorMemoryCallback(ErrorMemory.paper())],
+    "sketch": lambda: [ErrorMemoryCallback(ErrorMemory(backend="sketch"))],
+    "adaptive": lambda: [ErrorMemoryCallback()],
 }
 _LINES = ("bold", "sketch")  # drawn beside base and adaptive
 
@@ -111,7 +109,7 @@ class _Watch(Callback):
 
 
 class _Found(NamedTuple):
-    """What one pass over the stream gave."""
+    """What one pass over the stream gave: the columns of the table, and the AUC of its stretches."""
 
     late_auc: float
     auc: float
@@ -120,7 +118,14 @@ class _Found(NamedTuple):
     per_slot: dict[str, Tensor]
 
 
-def run(context: DemoContext) -> Section:
+class _Start(NamedTuple):
+    """What the rows of a seed share."""
+
+    stream: DriftStream
+    model: CTRModule
+
+
+def run(context: Context) -> Section:
     """Serve the same drifting streams in every way, and return what was found.
 
     Args:
@@ -132,34 +137,33 @@ def run(context: DemoContext) -> Section:
     Raises:
         ModuleNotFoundError: If an extra is missing; the message names it.
     """
-    require("figures", "The ReLoop2 demo", "matplotlib")
-    began = time.perf_counter()
-    rows = (20_000, 5_000) if context.quick else (160_000, 50_000)
-    seeds = SEEDS[:1] if context.quick else SEEDS
-    context.start(total=len(_ARMS) * len(seeds) * rows[1] // 1_000)
-    found: dict[str, list[_Found]] = {arm: [] for arm in _ARMS}
-    with one_thread():
-        for seed in seeds:
-            context.doing(f"training the click model, seed {seed}")
-            stream = DriftStream("abrupt", n_train=rows[0], n_stream=rows[1], val_share=0.02, seed=seed)
-            model = _train(stream, seed)
-            for name, arm in _ARMS.items():
-                context.doing(f"{arm.name}, seed {seed}")
-                found[name].append(_serve(model, stream, arm, context.advance))
-    context.doing("ReLoop2")
-    return _section(found, rows, len(seeds), time.perf_counter() - began)
+    rows, seeds = ((12_000, 5_000), 2) if context.quick else ((160_000, 50_000), 3)
+    context.start(len(_ARMS) * seeds * rows[1] // 1_000)
+    serve, prepare = partial(_serve, advance=context.advance), partial(_train, rows)
+    words = "training the click model"
+    found = compare(context, _ARMS, range(seeds), serve, prepare=prepare, preparing=words)
+    return Section(
+        method="reloop2",
+        title="ReLoop2: a memory of recent errors",
+        problem="What users click on changes overnight, and the recommender that was trained yesterday does not know.",
+        findings=(_finding(found, rows, seeds),),
+        usage=USAGE,
+    )
 
 
-def _train(stream: DriftStream, seed: int) -> CTRModule:
-    torch.manual_seed(seed)
-    model = CTRModule(stream.field_sizes)
-    quiet_trainer([], max_epochs=1, num_sanity_val_steps=0).fit(model, datamodule=stream)
-    return model
+def _train(rows: tuple[int, int], seed: int) -> _Start:
+    stream = DriftStream("abrupt", n_train=rows[0], n_stream=rows[1], val_share=0.02, seed=seed)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
+        torch.manual_seed(seed)
+        model = CTRModule(stream.field_sizes)
+        quiet_trainer([], max_epochs=1, num_sanity_val_steps=0).fit(model, datamodule=stream)
+    return _Start(stream, model)
 
 
-def _serve(model: CTRModule, stream: DriftStream, arm: _Arm, advance: Callable[[], None]) -> _Found:
-    """Serve the stream once; training rows of the model are put back afterwards."""
-    watch, callbacks = _Watch(advance), arm.callbacks()
+def _serve(start: _Start, arm: str, _seed: int, *, advance: Callable[[], None]) -> _Found:
+    """Serve the stream once; what a row trained of the model is put back afterwards."""
+    model, stream = start.model, start.stream
+    watch, callbacks = _Watch(advance), _CALLBACKS[arm]()
     for callback in callbacks:
         if isinstance(callback, ErrorMemoryCallback):  # an empty memory is whitened by the keys that it reads
             quiet_trainer([callback]).validate(model, datamodule=stream, verbose=False)
@@ -167,58 +171,96 @@ def _serve(model: CTRModule, stream: DriftStream, arm: _Arm, advance: Callable[[
     totals, slots = watch.metrics.compute(), watch.metrics.per_slot()
     late = slots["auc"][len(slots["auc"]) // 2 :]
     milliseconds = 1e6 * watch.seconds / len(stream.test_dataloader().dataset)
-    return _Found(float(late.mean()), float(totals["slot_auc"]), float(totals["logloss"]), milliseconds, slots)
+    auc = (100 * float(late.mean()), 100 * float(totals["slot_auc"]))
+    return _Found(*auc, float(totals["logloss"]), milliseconds, slots)
 
 
-def _section(found: dict[str, list[_Found]], rows: tuple[int, int], n_seeds: int, seconds: float) -> Section:
-    table = {name: _cells(some) for name, some in found.items()}
-    return Section(
-        method="reloop2",
-        title="ReLoop2: a memory of recent errors",
-        problem="What users click on changes overnight, and the recommender that was trained yesterday does not know.",
-        setting=(
-            f"A made-up click log whose category effects change in the middle of the stream; DeepFM trained on "
-            f"{rows[0]:,} rows, {rows[1]:,} served in time order, labels one batch of 1,000 late, {n_seeds} seeds."
-        ),
-        table_caption="A drifting stream, served in seven ways",
+def _finding(found: dict[str, list[_Found]], rows: tuple[int, int], n_seeds: int) -> Finding:
+    late = {name: [one.late_auc for one in some] for name, some in found.items()}
+    slow = {name: mean(one.milliseconds for one in some) for name, some in found.items()}
+    slots = {name: some[0].per_slot for name, some in found.items()}
+    return Finding(
+        caption="A drifting stream, served in seven ways",
         columns=_COLUMNS,
-        rows=tuple(Row(arm.name, arm.kind, table[name]) for name, arm in _ARMS.items()),
-        verdict=_verdict({name: cells[0] for name, cells in table.items()}),
-        usage=_USAGE,
-        seconds=seconds,
+        rows=table_rows(_ARMS, lambda arm: _cells(found[arm])),
+        setting=f"A made-up click log whose category effects change in the middle of the stream; DeepFM trained on "
+        f"{rows[0]:,} rows, {rows[1]:,} served in time order, labels one batch of 1,000 late, {n_seeds} seeds, mean ± "
+        "standard deviation.",
+        gained=nbsp(_gained(late)),
+        not_gained=nbsp(_not_gained(late, slow)),
+        score=_score(late, slow),
         pictures=(
             Picture(
                 "slots",
-                "AUC and log loss over ten stretches of the stream; the change comes after the fifth.",
-                "Two line charts. After the change the model served as it is falls and stays low; the adaptive memory "
-                "has most of it back three stretches later.",
-                partial(_figure, {name: some[0].per_slot for name, some in found.items()}),
+                "AUC and log loss over ten stretches of the stream; the change comes after the fifth. Seed 0.",
+                f"Two line charts. In the last stretch the AUC is {_last(slots['adaptive'])} with the adaptive memory, "
+                f"{_last(slots['base'])} of the model served as it is and {_last(slots['bold'])} when it is trained "
+                "on.",
+                partial(_figure, slots),
             ),
         ),
     )
 
 
+def _last(slots: Mapping[str, Tensor]) -> str:
+    return f"{100 * float(slots['auc'][-1]):.0f}\N{NO-BREAK SPACE}%"
+
+
 def _cells(some: list[_Found]) -> tuple[Cell, ...]:
-    columns = (
-        [100 * one.late_auc for one in some],
-        [100 * one.auc for one in some],
-        [one.logloss for one in some],
-        [one.milliseconds for one in some],
+    return tuple(over_seeds([float(one[place]) for one in some]) for place in range(len(_COLUMNS)))  # type: ignore[arg-type]
+
+
+# -- words, from the numbers of the table, whichever way they fell out ------------------------------------------------
+def _gap(late: Mapping[str, list[float]], other: str) -> Gap:
+    return Gap.between(late["adaptive"], late[other], 1, "points")
+
+
+def _best_rate(late: Mapping[str, list[float]]) -> str:
+    return max(("timid", "bold"), key=lambda name: mean(late[name]))
+
+
+def _gained(late: Mapping[str, list[float]]) -> str:
+    ours, base = mean(late["adaptive"]), mean(late["base"])
+    more = f", and {_beside_training(late)}" if _beats_training(late) else ""
+    return (
+        f"With untouched weights and the adaptive memory the AUC after the drift is {ours:.1f} %: "
+        f"{_gap(late, 'base').against('the model served as it is')} at {base:.1f} %{more}."
     )
-    return tuple(Cell(mean(values), stdev(values) if len(values) > 1 else None) for values in columns)
 
 
-def _verdict(auc: dict[str, Cell]) -> str:
-    ours, base = auc["adaptive"].value, auc["base"].value
-    trained = max(auc["timid"].value, auc["bold"].value)
-    others = f"{auc['sketch'].value:.1f} % with one sketch, {auc['paper'].value:.1f} % with the paper's settings"
-    text = f"AUC after the drift {ours:.1f} % with the adaptive memory against {base:.1f} % as it is; {others}. "
-    if ours > trained + 0.2:
-        return f"{text}Training on reaches {trained:.1f} %: less, for a gradient step per batch."
-    return f"{text}Training on at the best rate reaches {trained:.1f} %: the memory is no better than that here."
+def _not_gained(late: Mapping[str, list[float]], slow: Mapping[str, float]) -> str:
+    more = "" if _beats_training(late) else f" The adaptive memory is {_beside_training(late)}."
+    return (
+        f"Time: {slow['adaptive']:.0f} ms per 1,000 rows against {slow['base']:.0f} as it is. The smaller memories "
+        f"reach {mean(late['sketch']):.1f} % (one sketch) and {mean(late['paper']):.1f} % (the paper's settings), "
+        f"a running intercept {mean(late['intercept']):.1f} %.{more}"
+    )
 
 
-def _figure(per_slot: dict[str, dict[str, Tensor]]) -> Figure:
+def _beats_training(late: Mapping[str, list[float]]) -> bool:
+    return _gap(late, _best_rate(late)).result == "better"
+
+
+def _beside_training(late: Mapping[str, list[float]]) -> str:
+    trained = _best_rate(late)
+    return f"{_gap(late, trained).against('training on at the better rate')} at {mean(late[trained]):.1f} %"
+
+
+def _score(late: Mapping[str, list[float]], slow: Mapping[str, float]) -> Score:
+    gap = _gap(late, "base")
+    beaten = "" if _beats_training(late) else "; no better than training on"
+    return Score(
+        measure="AUC after the drift, %",
+        baseline=_ARMS["base"].name,
+        without=f"{mean(late['base']):.1f}",
+        ours=f"{mean(late['adaptive']):.1f}",
+        change=str(gap),
+        result=gap.result,
+        but=f"serving takes {slow['adaptive'] / slow['base']:.1f} times as long{beaten}",
+    )
+
+
+def _figure(per_slot: Mapping[str, dict[str, Tensor]]) -> Figure:
     base = {f"base_{name}": values for name, values in per_slot["base"].items()}
     others = {_ARMS[name].name: per_slot[name] for name in _LINES}
     return slots_figure(

@@ -4,6 +4,8 @@ ReLoop2: Building Self-Adaptive Recommendation Models via Responsive Error Compe
 arXiv 2306.08808. Shapes: B keys, d features, K arrays (tables) of 2^L buckets, k neighbours.
 """
 
+# Over 300 lines: the pure functions of a method stand in one place, each with its equation and an example.
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -13,8 +15,16 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_adapt._shared.checks import problem
+from lightning_adapt._shared.checks import (
+    check_choice,
+    check_integer,
+    check_number,
+    check_positive,
+    check_share,
+    problem,
+)
 from lightning_adapt._shared.hashing import generator
+from lightning_adapt._shared.tensor_checks import check_tensor
 
 __all__ = [
     "base_prediction",
@@ -75,6 +85,9 @@ def simhash_projections(dim: int, n_tables: int, n_bits: int, seed: int) -> Tens
         >>> simhash_projections(64, 8, 12, seed=0).shape
         torch.Size([64, 96])
     """
+    for name, value in (("dim", dim), ("n_tables", n_tables), ("n_bits", n_bits)):
+        check_integer(name, value, "Pass a number of them.", minimum=1, maximum=2**31)
+    check_integer("seed", seed, "Pass any whole number >= 0.")
     draws = generator(seed, dim, n_tables, n_bits)
     return torch.randn(dim, n_tables * n_bits, generator=draws, dtype=torch.float32)
 
@@ -98,6 +111,9 @@ def simhash_codes(keys: Tensor, projections: Tensor, n_tables: int) -> Tensor:
         >>> simhash_codes(torch.tensor([[1.0, 1.0], [-1.0, 1.0]]), projections, 2).tolist()
         [[3, 0], [2, 1]]
     """
+    check_tensor("keys", keys, "real", ndim=2)
+    check_tensor("projections", projections, "real", ndim=2)
+    check_integer("n_tables", n_tables, "Pass that of the projections.", minimum=1, maximum=projections.shape[1])
     n_bits = projections.shape[1] // n_tables
     powers = torch.exp2(torch.arange(n_bits, device=keys.device, dtype=keys.dtype))  # sums are exact
     with full_precision(keys.device):
@@ -122,7 +138,20 @@ def sketch_write(cells: Tensor, codes: Tensor, labels: Tensor, base: Tensor, wei
         labels: Labels y. Shape (B,), float32.
         base: Base predictions when they were served. Shape (B,), float32.
         weight: How much each sample counts, > 0; one number, or one for each. Shape (B,), float32.
+
+    Example:
+        >>> import torch
+        >>> cells = torch.zeros(1, 2, 3)
+        >>> sketch_write(cells, torch.tensor([[1]]), labels=torch.tensor([1.0]), base=torch.tensor([0.25]))
+        >>> cells[0, 1]
+        tensor([1.0000, 1.0000, 0.2500])
     """
+    check_tensor("cells", cells, "real", ndim=3)
+    check_tensor("codes", codes, "whole", ndim=2)
+    check_tensor("labels", labels, "real", ndim=1)
+    check_tensor("base", base, "real", ndim=1)
+    if not isinstance(weight, Tensor):
+        weight = check_number("weight", weight, "(0, inf)", "Pass 1.")
     sums = torch.stack((torch.ones_like(labels), labels, base), dim=1)
     sums = sums * (weight.unsqueeze(1) if isinstance(weight, Tensor) else weight)
     rows = _rows_of_cells(codes, cells.shape[1])
@@ -149,6 +178,9 @@ def sketch_read(cells: Tensor, codes: Tensor, weight: float = 1.0) -> MemoryRead
         >>> [values.tolist() for values in sketch_read(cells, codes)]
         [[1.0, 0.0], [0.25, 0.0], [1.0, 0.0]]
     """
+    check_tensor("cells", cells, "real", ndim=3)
+    check_tensor("codes", codes, "whole", ndim=2)
+    weight = check_number("weight", weight, "(0, inf)", "Pass 1, or what the newest sample was written with.")
     n_keys, n_tables = codes.shape
     found = cells.view(-1, 3).index_select(0, _rows_of_cells(codes, cells.shape[1])).view(n_tables, n_keys, 3)
     count, label, base = found.unbind(-1)
@@ -182,6 +214,11 @@ def softmax_readout(
         >>> softmax_readout(torch.zeros(1, 2), both, both / 2, 0.1, torch.tensor([[True, True]]))
         (tensor([0.5000]), tensor([0.2500]))
     """
+    check_tensor("similarity", similarity, "real", ndim=2)
+    check_tensor("labels", labels, "real", ndim=2)
+    check_tensor("base", base, "real", ndim=2)
+    check_tensor("valid", valid, "whole", ndim=2)
+    tau = check_positive("tau", tau, "Pass 0.1.")
     logits = (similarity / tau).masked_fill(~valid, -torch.inf)
     weights = torch.softmax(logits, dim=1).masked_fill(~valid, 0.0)  # a row of nothing but -inf gives NaN
     return (weights * labels.masked_fill(~valid, 0.0)).sum(1), (weights * base.masked_fill(~valid, 0.0)).sum(1)
@@ -207,6 +244,10 @@ def error_estimate(ybar: Tensor, pbar: Tensor, p_base: Tensor, gamma: float) -> 
         >>> error_estimate(torch.tensor([0.5]), torch.tensor([0.25]), torch.tensor([0.75]), gamma=0.5)
         tensor([0.])
     """
+    check_tensor("ybar", ybar, "real")
+    check_tensor("pbar", pbar, "real")
+    check_tensor("p_base", p_base, "real")
+    check_share("gamma", gamma, "Pass 0, or 1 as the paper does.")
     return gamma * (ybar - p_base) + (1 - gamma) * (ybar - pbar)
 
 
@@ -219,7 +260,14 @@ def base_prediction(output: Tensor, kind: Kind) -> Tensor:
 
     Returns:
         Probabilities or values. Shape (B,), dtype float32.
+
+    Example:
+        >>> import torch
+        >>> base_prediction(torch.tensor([[0.0], [2.0]]), "logit")
+        tensor([0.5000, 0.8808])
     """
+    check_tensor("output", output, "real")
+    check_choice("kind", kind, KINDS, "Say what the model gives.")
     values = output.detach().reshape(-1).float()
     return torch.sigmoid(values) if kind == "logit" else values
 
@@ -242,15 +290,21 @@ def compensate(output: Tensor, error: Tensor, lam: float, kind: Kind, eps: float
         Compensated predictions; shape, dtype and device as `output`, and bit-identical to it where lam * error is 0.
 
     Raises:
-        ValueError: If there is not one error per prediction.
+        TypeError: If `lam` or `eps` is no number.
+        ValueError: If there is not one error per prediction, or another argument is out of range.
 
     Example:
         >>> compensate(torch.tensor([0.5, 0.9]), torch.tensor([0.5, 0.0]), 0.4, "probability")
         tensor([0.7000, 0.9000])
     """
+    check_tensor("output", output, "real")
+    check_tensor("error", error, "real")
     if error.numel() != output.numel():
         remedy = "Pass the predictions of the same rows that the errors belong to."
         raise ValueError(problem("output", f"{error.numel()} predictions, one per error", tuple(output.shape), remedy))
+    check_choice("kind", kind, KINDS, "Say what the model gives.")
+    lam = check_number("lam", lam, "(-inf, inf)", "Pass 0.4.")
+    check_number("eps", eps, "(0, 0.5)", "Leave it at 1e-6.")
     work = output if output.dtype == torch.float64 else output.float()
     shift = lam * error.to(work).reshape(output.shape)
     if kind == "regression":

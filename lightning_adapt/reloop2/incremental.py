@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_adapt._shared.checks import check_choice, check_flag, check_integer, check_positive, problem
-from lightning_adapt._shared.state import read_version, with_version
+from lightning_adapt._shared.state import read_version, reading_state, with_version
 
 __all__ = ["IncrementalTraining"]
 
@@ -56,6 +56,10 @@ class IncrementalTraining(Callback):
         MisconfigurationException: When a test starts, if module, strategy or precision do not allow it.
 
     .. tip:: All arguments but `loss_fn`, `restore_weights` and `enabled` tell two instances in one Trainer apart.
+
+    Example:
+        >>> IncrementalTraining(1e-3).learning_rate
+        0.001
     """
 
     def __init__(
@@ -191,6 +195,7 @@ class IncrementalTraining(Callback):
         return with_version({"updates": self.updates}, STATE_VERSION)
 
     @override
+    @reading_state("IncrementalTraining")
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         read_version(state_dict, STATE_VERSION, "IncrementalTraining")
         self.updates = state_dict["updates"]

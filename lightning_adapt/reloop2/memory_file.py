@@ -87,6 +87,9 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, An
     require("recsys", "A memory file", "safetensors")
     tensors, body = read_tensor_file(path, FORMAT, "memory", foreign="was not written by lightning_adapt")
     read_version(body, FILE_VERSION, f"the file {path}")
+    wrong = [name for name in ("config", "plain", "extra") if not isinstance(body.get(name), dict)]
+    if wrong:
+        raise ValueError(f"{path} is damaged: it has no {' and no '.join(wrong)}. Save it again.")
     return tensors, body
 
 
@@ -129,7 +132,7 @@ class FileMixin(nn.Module):
         try:
             memory = cls(**config)
             memory.load_state_dict(state)
-        except (TypeError, ValueError, KeyError, RuntimeError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
             text = " ".join(str(error).split())
             raise ValueError(f"{path} does not hold a usable {cls.__name__}: {text} Save it again.") from error
         return memory

@@ -12,9 +12,10 @@ from lightning_adapt._shared.checks import (
     check_choice,
     check_flag,
     check_integer,
+    check_not_negative,
+    check_number,
     check_positive,
     check_share,
-    problem,
 )
 from lightning_adapt._shared.state import read_version, with_version
 from lightning_adapt.reloop2.functional import KINDS, Kind
@@ -29,29 +30,7 @@ Task = Literal["binary", "regression"]
 PaperData = Literal["microvideo", "amazon"]
 
 
-def _number(argument: str, allowed: str, holds: Callable[[float], bool], remedy: str) -> Callable[[Any], float]:
-    """Return a check of a finite number >= 0 for which something holds besides."""
-
-    def check(value: Any) -> float:
-        if type(value) in (int, float) and value == 0 and holds(0.0):
-            return 0.0
-        try:
-            number = check_positive(argument, value, remedy)
-        except (TypeError, ValueError) as error:  # its text would leave out what is particular here
-            raise type(error)(problem(argument, allowed, value, remedy)) from None
-        if not holds(number):
-            raise ValueError(problem(argument, allowed, value, remedy))
-        return number
-
-    return check
-
-
-_check_half_life = _number(
-    "half_life",
-    "a number >= 1, or None for no decay",
-    lambda number: number >= 1,
-    "Pass the samples after which one should count half.",
-)
+_HALF_LIFE = "Pass the samples after which one should count half, or None for no decay."
 
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "backend": lambda value: check_choice("backend", value, ("knn", "sketch", "faiss"), "Use 'knn' for most."),
@@ -62,19 +41,12 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "capacity": lambda value: check_integer("capacity", value, "Pass the samples to keep.", minimum=1),
     "n_bits": lambda value: check_integer("n_bits", value, "Pass 12, or 16 for millions.", minimum=1, maximum=24),
     "n_tables": lambda value: check_integer("n_tables", value, "Pass the number of arrays, such as 64.", minimum=1),
-    "half_life": lambda value: None if value is None else _check_half_life(value),
-    "support_n0": _number(
-        "support_n0", "a number >= 0", lambda number: number >= 0, "Pass the support that half of the trust needs."
-    ),
+    "half_life": lambda value: None if value is None else check_number("half_life", value, "[1, inf)", _HALF_LIFE),
+    "support_n0": lambda value: check_not_negative("support_n0", value, "Pass the support for half of the trust."),
     "whiten": lambda value: check_flag("whiten", value, "Pass False to use the keys as they are."),
     "max_dim": lambda value: check_integer("max_dim", value, "Pass the components to keep, such as 64.", minimum=1),
     "task": lambda value: check_choice("task", value, ("binary", "regression"), "Use 'binary' for clicks."),
-    "eps": _number(
-        "eps",
-        "a number from 1e-12 to below 0.5",
-        lambda number: 1e-12 <= number < 0.5,
-        "Pass 1e-6 unless it is too far.",
-    ),
+    "eps": lambda value: check_number("eps", value, "[1e-12, 0.5)", "Pass 1e-6 unless it is too far."),
     "seed": lambda value: check_integer("seed", value, "Pass any whole number >= 0.", maximum=2**63 - 1),
 }
 READ_ONLY = ("k", "tau", "gamma", "lam", "support_n0", "eps")  # how a memory is read; the rest decides what it holds

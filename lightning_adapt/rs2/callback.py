@@ -1,5 +1,7 @@
 """RS2Callback: turns the epochs of an existing Trainer into RS2 rounds, without touching the user's data code."""
 
+# Over 300 lines: one public class, half of it documentation and hooks; the rest is in the files beside it.
+
 from __future__ import annotations
 
 from typing import Any, Literal
@@ -21,12 +23,13 @@ from lightning_adapt._shared.checks import (
 from lightning_adapt._shared.figures import log_figure
 from lightning_adapt._shared.loaders import check_not_cycled, replace_loader
 from lightning_adapt._shared.resumable_loader import ResumableLoader
+from lightning_adapt._shared.resumed_epochs import begin_next_epoch
 from lightning_adapt._shared.sampling import check_fingerprint
 from lightning_adapt._shared.schedules import ACTIONS, Action, check_horizons
-from lightning_adapt._shared.state import read_version, with_version
+from lightning_adapt._shared.state import read_version, reading_state, with_version
 from lightning_adapt.rs2.figures import coverage_figure, loss_figure
 from lightning_adapt.rs2.guide import GuideOptions
-from lightning_adapt.rs2.loader import rs2_loader
+from lightning_adapt.rs2.loader import ADVICE, rs2_loader
 from lightning_adapt.rs2.loss_feed import DEFAULT_KEY, LossFeed, check_feed, planned_rounds
 from lightning_adapt.rs2.sampler import MODES, Mode, RS2Sampler
 from lightning_adapt.rs2.validation import RoundValidation, check_validate
@@ -190,7 +193,7 @@ class RS2Callback(Callback):
             return rounds
 
         try:
-            return replace_loader(loaders, self.loader, build, "RS2", may_cycle=True)  # checked in on_train_start
+            return replace_loader(loaders, self.loader, build, "RS2")  # the rest in on_train_start
         except ValueError as problem_found:
             self.sampler = self._feed = None
             self._conflict(str(problem_found), problem_found)
@@ -212,6 +215,7 @@ class RS2Callback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.sampler is None:
             return
+        begin_next_epoch(trainer)
         batches = len(self.sampler) // (self.sampler.round_to or 1)
         known = self._restored or self._known
         self._check_restored(self.sampler)
@@ -234,7 +238,7 @@ class RS2Callback(Callback):
     def _check_whole_rounds(self, trainer: Trainer, batches: int) -> bool:
         """Say so when an epoch holds more or less than one round."""
         try:  # not earlier: another callback may shorten the other loaders, too
-            check_not_cycled(compat.combined_train_loader(trainer), self.loader, "RS2")
+            check_not_cycled(compat.combined_train_loader(trainer), self.loader, "RS2", advice=ADVICE)
         except ValueError as problem_found:
             if self.on_conflict == "raise":
                 raise MisconfigurationException(str(problem_found)) from problem_found
@@ -280,6 +284,8 @@ class RS2Callback(Callback):
     # -- resume ---------------------------------------------------------------------------------------------------
     @override
     def state_dict(self) -> dict[str, Any]:
+        if self.mode == "loss" and self._feed is None and self._restored is not None:
+            return self._restored  # of a run that had ended: nothing is trained, so that no guide was made of it
         # the round and the batches done in it are the Trainer's own counters, so only their meaning is kept here
         fingerprint = None if self.sampler is None else self.sampler.fingerprint()
         batch = 0 if self.sampler is None else self.sampler.multiple
@@ -295,6 +301,7 @@ class RS2Callback(Callback):
             checkpoint["callbacks"][self.state_key] = self.state_dict()
 
     @override
+    @reading_state("RS2Callback")
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         read_version(state_dict, STATE_VERSION, "RS2Callback")
         if self._running and self._feed is not None:  # the search for a learning rate takes back what it did
@@ -302,6 +309,7 @@ class RS2Callback(Callback):
         else:
             self._restored = state_dict
 
+    @reading_state("RS2Callback")
     def _check_restored(self, sampler: RS2Sampler) -> None:
         """Compare the checkpoint with this run; in `on_train_start`, where every strategy has restored it."""
         restored, self._restored = self._restored, None

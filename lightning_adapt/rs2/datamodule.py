@@ -17,11 +17,11 @@ from lightning_adapt._shared.checks import (
     check_loader_key,
     problem,
 )
-from lightning_adapt._shared.loaders import replace_loader
+from lightning_adapt._shared.loaders import check_not_cycled, replace_loader
 from lightning_adapt._shared.optional_hooks import loaders_in_words
 from lightning_adapt._shared.sampling import check_fingerprint
-from lightning_adapt._shared.state import read_version, with_version
-from lightning_adapt.rs2.loader import rs2_loader
+from lightning_adapt._shared.state import read_version, reading_state, with_version
+from lightning_adapt.rs2.loader import ADVICE, rs2_loader
 from lightning_adapt.rs2.sampler import PLAIN_MODES, Mode
 
 __all__ = ["RS2DataModule"]
@@ -118,7 +118,9 @@ class RS2DataModule(LightningDataModule):
     @override
     def train_dataloader(self) -> Any:
         try:
-            return replace_loader(self.inner.train_dataloader(), self.loader, self._rounds, "RS2")
+            loaders = replace_loader(self.inner.train_dataloader(), self.loader, self._rounds, "RS2")
+            check_not_cycled(loaders, self.loader, "RS2", advice=ADVICE)
+            return loaders
         except ValueError as problem_found:
             if self.trainer is None:
                 raise
@@ -144,11 +146,14 @@ class RS2DataModule(LightningDataModule):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         read_version(state_dict, STATE_VERSION, "RS2DataModule")
-        self._restored = state_dict["fingerprint"]
-        self.inner.load_state_dict(state_dict["inner"])
+        with reading_state("RS2DataModule"):
+            self._restored, inner = state_dict["fingerprint"], dict(state_dict["inner"])
+        self.inner.load_state_dict(inner)
 
 
 def _check_inner(inner: object) -> None:
     if not isinstance(inner, LightningDataModule):
-        remedy = "Pass your DataModule, or use rs2_loader for a plain loader."
+        other = any(kind.__module__.startswith("pytorch_lightning.") for kind in type(inner).__mro__)
+        here = "Use RS2Callback, which works with the Trainer of that package, too."
+        remedy = here if other else "Pass your DataModule, or use rs2_loader for a plain loader."
         raise TypeError(problem("inner", "a lightning.pytorch LightningDataModule", inner, remedy))

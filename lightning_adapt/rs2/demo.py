@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any, NamedTuple
+from statistics import mean
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from lightning_adapt._shared.batch_sampler import as_is
+from lightning_adapt._shared.collate import as_is
 from lightning_adapt._shared.datasets import digits, fashion_mnist, find_fashion_mnist
+from lightning_adapt._shared.demo_frame import Arm, Context, Gap, compare, nbsp, one_thread, over_seeds, table_rows
 from lightning_adapt._shared.demo_parts import ImageClassifier
-from lightning_adapt._shared.demo_training import CountedRows, Stopwatch, TrainingRun, one_thread, quiet_trainer
-from lightning_adapt._shared.imports import require
-from lightning_adapt._shared.report import Cell, Column, Kind, Picture, Row, Section
+from lightning_adapt._shared.demo_training import CountedRows, Stopwatch, TrainingRun, quiet_trainer
+from lightning_adapt._shared.report_parts import Cell, Column, Finding, Picture, Score, Section, Usage
 from lightning_adapt.rs2.callback import RS2Callback
 from lightning_adapt.rs2.figures import coverage_figure
 from lightning_adapt.rs2.sampler import RS2Sampler
@@ -27,44 +26,39 @@ from lightning_adapt.rs2.sampler import RS2Sampler
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lightning_adapt.demo import DemoContext
-
-__all__ = ["run"]
+__all__ = ["USAGE", "run"]
 
 RATIO = 0.1
 _Images = tuple[Tensor, Tensor]
 
 
-class _Arm(NamedTuple):
-    name: str
-    kind: Kind
-    line: str  # matplotlib's line style and marker
-
-
 _ARMS = {
-    "rs2": _Arm(f"RS2: a fresh {RATIO:.0%} each round", "ours", "-o"),
-    "short": _Arm("shorter run, schedule squeezed", "control", "--s"),
-    "limit": _Arm(f"limit_train_batches={RATIO}", "control", ":^"),
-    "static": _Arm(f"one random {RATIO:.0%}, kept", "baseline", "-.D"),
-    "full": _Arm("all data each epoch", "baseline", "-v"),
+    "rs2": Arm(f"RS2: a fresh {RATIO:.0%} each round", "ours"),
+    "short": Arm("shorter run, schedule squeezed", "control"),
+    "limit": Arm(f"limit_train_batches={RATIO}", "control"),
+    "static": Arm(f"one random {RATIO:.0%}, kept", "baseline"),
+    "full": Arm("all data each epoch", "baseline"),
 }
+_LINES = {"rs2": "-o", "short": "--s", "limit": ":^", "static": "-.D", "full": "-v"}  # matplotlib's style and marker
 _COLUMNS = (
-    Column("test accuracy", "%", 1),
-    Column("training time", "CPU s", 1),
+    Column("test accuracy", "%", 1, "higher"),
+    Column("training time", "CPU s", 1, "lower"),
     Column("optimizer steps", "", 0),
     Column("data seen", "%", 0),
 )
-_USAGE = (
-    (
-        "In a script",
-        "from lightning_adapt import RS2Callback\n\n"
-        "trainer = L.Trainer(max_epochs=200, callbacks=[RS2Callback(ratio=0.1)])\n"
-        "trainer.fit(model, datamodule=data)  # your model and your data, as they are",
-    ),
-    (
-        "On top of your own LightningCLI and YAML",
-        "lightning-adapt overlay rs2 > rs2.yaml\npython main.py fit --config mine.yaml --config rs2.yaml",
-    ),
+USAGE = Usage(
+    command="lightning-adapt overlay rs2 > rs2.yaml\npython main.py fit --config mine.yaml --config rs2.yaml",
+    python="""from lightning_adapt import RS2Callback
+
+trainer = L.Trainer(
+    max_epochs=200, callbacks=[RS2Callback(ratio=0.1)]
+)
+trainer.fit(model, datamodule=data)  # as they are""",
+    yaml="""trainer:
+  callbacks+:
+  - class_path: lightning_adapt.RS2Callback
+    init_args:
+      ratio: 0.1""",
 )
 
 
@@ -96,7 +90,7 @@ class _Task:
         return -(-self.n_rows // self.batch_size) * self.rounds
 
 
-def run(context: DemoContext) -> Section:
+def run(context: Context) -> Section:
     """Train every row on the same seeds, interleaved, and return what was found.
 
     Args:
@@ -108,21 +102,20 @@ def run(context: DemoContext) -> Section:
     Raises:
         ModuleNotFoundError: If an extra is missing; the message names it.
     """
-    require("figures", "The RS2 demo", "matplotlib")
-    began = time.perf_counter()
     task = _digits_task(context.quick) if context.quick or find_fashion_mnist() is None else _fashion_task()
-    context.start(total=task.short_steps * 4 * task.seeds + task.full_steps)
-    runs: dict[str, list[TrainingRun]] = {arm: [] for arm in _ARMS}
+    context.start(task.short_steps * 4 * task.seeds + task.full_steps)
     with one_thread():
         _fit(task, "short", 0, lambda: None, steps=3)  # the first training pays for set-up that is no row's own
-        for seed in range(task.seeds):
-            for arm in _ARMS:
-                if arm == "full" and seed > 0:  # ten times the cost of the others
-                    continue
-                context.doing(f"{_ARMS[arm].name}, seed {seed}")
-                runs[arm].append(_fit(task, arm, seed, context.advance))
-    context.doing("RS2")
-    return _section(task, runs, time.perf_counter() - began)
+    fit = partial(_fit, task, advance=context.advance)
+    seeds = range(task.seeds)
+    runs = compare(context, _ARMS, seeds, lambda _, arm, seed: fit(arm, seed), once=["full"])  # ten times the cost
+    return Section(
+        method="rs2",
+        title="RS2: repeated random subsets",
+        problem="Training takes too long: you want most of the accuracy for a tenth of the time, in your own Trainer.",
+        findings=(_finding(task, runs),),
+        usage=USAGE,
+    )
 
 
 def _digits_task(quick: bool) -> _Task:
@@ -133,11 +126,11 @@ def _digits_task(quick: bool) -> _Task:
 
 
 def _fashion_task() -> _Task:
-    # a quarter of the images: the row that takes all of them in every epoch would take minutes
+    # some of the images: the row that takes all of them in every epoch would take minutes
     train, test = fashion_mnist("train").tensors, fashion_mnist("test").tensors
-    chosen = torch.randperm(len(train[1]), generator=torch.Generator().manual_seed(0))[:16_000]
+    chosen = torch.randperm(len(train[1]), generator=torch.Generator().manual_seed(0))[:8_000]
     some = (train[0][chosen], train[1][chosen]), (test[0][:5_000], test[1][:5_000])
-    return _Task("Fashion-MNIST (16,000 of its images)", *_standardised(*some), 128, 10, 2)
+    return _Task("Fashion-MNIST (8,000 of its images)", *_standardised(*some), 80, 10, 3)
 
 
 def _standardised(train: tuple[Tensor, ...], test: tuple[Tensor, ...]) -> tuple[_Images, _Images]:
@@ -176,26 +169,24 @@ def _model(task: _Task, seed: int) -> ImageClassifier:
         return ImageClassifier(task.train[0].shape[-1], learning_rate=0.1)
 
 
-def _section(task: _Task, runs: dict[str, list[TrainingRun]], seconds: float) -> Section:
-    cells = {arm: _cells(some) for arm, some in runs.items()}
-    sampler = RS2Sampler(task.n_rows, RATIO, round_to=task.batch_size, num_replicas=1, rank=0)
-    return Section(
-        method="rs2",
-        title="RS2: repeated random subsets",
-        problem="Training takes too long: you want most of the accuracy for a tenth of the time, in your own Trainer.",
+def _finding(task: _Task, runs: dict[str, list[TrainingRun]]) -> Finding:
+    accuracy = {arm: [one.accuracy for one in some] for arm, some in runs.items()}
+    seconds = {arm: mean(one.seconds for one in some) for arm, some in runs.items()}
+    return Finding(
+        caption="After training",
+        columns=_COLUMNS,
+        rows=table_rows(_ARMS, lambda arm: _cells(runs[arm])),
         setting=f"{task.name}, a small CNN, {task.rounds} epochs (rounds), {task.seeds} seeds (all data each epoch: "
         "one seed); mean ± standard deviation over the seeds. Equal start, batch size and schedule shape in all rows.",
-        table_caption="After training",
-        columns=_COLUMNS,
-        rows=tuple(Row(_ARMS[arm].name, _ARMS[arm].kind, numbers) for arm, numbers in cells.items()),
-        verdict=_verdict(cells),
-        usage=_USAGE,
-        seconds=seconds,
-        pictures=_pictures(task, runs, sampler),
+        gained=nbsp(_gained(accuracy, seconds)),
+        not_gained=nbsp(_not_gained(accuracy)),
+        score=_score(accuracy),
+        pictures=_pictures(task, runs),
     )
 
 
-def _pictures(task: _Task, runs: dict[str, list[TrainingRun]], sampler: RS2Sampler) -> tuple[Picture, ...]:
+def _pictures(task: _Task, runs: dict[str, list[TrainingRun]]) -> tuple[Picture, ...]:
+    sampler = RS2Sampler(task.n_rows, RATIO, round_to=task.batch_size, num_replicas=1, rank=0)
     first = {_ARMS[arm].name: some[0] for arm, some in runs.items()}
     ends = "; ".join(f"{name}, {one.accuracy:.1f} % after {one.seconds:.1f} s" for name, one in first.items())
     independent = RS2Sampler(task.n_rows, RATIO, mode="independent", round_to=task.batch_size, num_replicas=1, rank=0)
@@ -219,53 +210,54 @@ def _pictures(task: _Task, runs: dict[str, list[TrainingRun]], sampler: RS2Sampl
 
 def _cells(runs: list[TrainingRun]) -> tuple[Cell, ...]:
     return (
-        _over_seeds([one.accuracy for one in runs]),
-        _over_seeds([one.seconds for one in runs]),
+        over_seeds([one.accuracy for one in runs]),
+        over_seeds([one.seconds for one in runs]),
         Cell(runs[0].steps),
         Cell(100 * mean(one.seen for one in runs)),
     )
 
 
-def _over_seeds(values: list[float]) -> Cell:
-    return Cell(mean(values), stdev(values) if len(values) > 1 else None)
+# -- words, from the numbers of the table, whichever way they fell out ------------------------------------------------
+def _gap(accuracy: Mapping[str, list[float]], other: str) -> Gap:
+    return Gap.between(accuracy["rs2"], accuracy[other], 1, "points")
 
 
-def _verdict(cells: dict[str, tuple[Cell, ...]]) -> str:
-    """Word the result from the numbers of the table, whichever way they fell out."""
-    accuracy = {arm: row[0] for arm, row in cells.items()}
-    ours, static, full = accuracy["rs2"], accuracy["static"], accuracy["full"]
-    times = cells["full"][1].value / cells["rs2"][1].value
-    text = (
-        f"RS2 reached {ours.value:.1f} %, {_against(ours, static)} one random {RATIO:.0%} of the data kept for the "
-        f"whole run ({static.value:.1f} %). {_identity(accuracy)} All data each epoch took {times:.1f} times as long "
-        f"and reached {full.value:.1f} %, {_against(full, ours)} RS2."
+def _gained(accuracy: Mapping[str, list[float]], seconds: Mapping[str, float]) -> str:
+    static = _gap(accuracy, "static").against(f"one random {RATIO:.0%} kept for the whole run")
+    return (
+        f"{mean(accuracy['rs2']):.1f} % accuracy in {seconds['rs2']:.1f} s of training, where all data each epoch took "
+        f"{seconds['full'] / seconds['rs2']:.1f} times as long; that is {static} at {mean(accuracy['static']):.1f} %."
     )
-    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
-def _identity(accuracy: dict[str, Cell]) -> str:
-    ours, short, static = accuracy["rs2"], accuracy["short"], accuracy["static"]
-    numbers = (
-        f"Plain training for as many steps, with the schedule squeezed, reached {short.value:.1f} % and "
-        f"limit_train_batches={RATIO} {accuracy['limit'].value:.1f} %"
+def _not_gained(accuracy: Mapping[str, list[float]]) -> str:
+    ours, short, limit, full = (mean(accuracy[arm]) for arm in ("rs2", "short", "limit", "full"))
+    shorter = _gap(accuracy, "short")
+    tie = "" if shorter.result == "level" else ", where theory expects a tie"
+    return (
+        f"All data each epoch reached {full:.1f} %, {_above(full - ours)} RS2; and RS2 is "
+        f"{shorter.against('a shorter run')}{tie}: as many plain steps reached {short:.1f} % with the schedule "
+        f"squeezed and {limit:.1f} % with limit_train_batches={RATIO}."
     )
-    if not _equal(ours, short):
-        return f"{numbers}: RS2 is {_against(ours, short)} shorter training here, where theory expects a tie."
-    if ours.value > static.value and not _equal(ours, static):
-        return f"{numbers}: the gain is over a fixed subset, not over shorter training."
-    return f"{numbers}: no gain over shorter training either."
 
 
-def _against(one: Cell, other: Cell) -> str:
-    if _equal(one, other):
-        return "no clear difference to"
-    gap = one.value - other.value
-    return f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'}"
+def _above(points: float) -> str:
+    return f"{abs(points):.1f} points {'above' if points > 0 else 'below'}"
 
 
-def _equal(one: Cell, other: Cell) -> bool:
-    """Return whether two means differ by less than both spreads together, or by less than a point."""
-    return abs(one.value - other.value) <= max((one.sd or 0.0) + (other.sd or 0.0), 1.0)
+def _score(accuracy: Mapping[str, list[float]]) -> Score:
+    static, shorter = _gap(accuracy, "static"), _gap(accuracy, "short")
+    ours, full = mean(accuracy["rs2"]), mean(accuracy["full"])
+    beside = {"better": "better than", "level": "no better than", "worse": "worse than"}[shorter.result]
+    return Score(
+        measure=f"test accuracy after {RATIO:.0%} of the steps, %",
+        baseline=_ARMS["static"].name,
+        without=f"{mean(accuracy['static']):.1f}",
+        ours=f"{ours:.1f}",
+        change=str(static),
+        result=static.result,
+        but=f"{_above(ours - full)} all data; {beside} a shorter run",
+    )
 
 
 def _accuracy_figure(runs: dict[str, list[TrainingRun]]) -> Figure:
@@ -276,7 +268,7 @@ def _accuracy_figure(runs: dict[str, list[TrainingRun]]) -> Figure:
     for arm, some in runs.items():
         seconds, accuracy = zip(*some[0].curve, strict=True)
         width, above = (2.8, 3) if arm == "rs2" else (1.6, 2)
-        axes.plot(seconds, accuracy, _ARMS[arm].line, label=_ARMS[arm].name, linewidth=width, zorder=above)
+        axes.plot(seconds, accuracy, _LINES[arm], label=_ARMS[arm].name, linewidth=width, zorder=above)
     axes.set(xscale="log", xlabel="training time (CPU s, logarithmic)", ylabel="test accuracy (%)")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.grid(visible=True)

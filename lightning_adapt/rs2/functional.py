@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_adapt._shared.checks import check_choice, check_fraction, check_integer, problem
 from lightning_adapt._shared.hashing import UInt64Array, derive_key, generator, mix_array, uniform
+from lightning_adapt._shared.tensor_checks import check_tensor
 from lightning_adapt.rs2.visits import loss_weights, most_owed
 
 __all__ = [
@@ -60,7 +61,10 @@ def permute(index: Tensor, n: int, seed: int, cycle: int = 0, *, method: Method 
         >>> sorted(permute(torch.arange(5), 5, seed=0).tolist())
         [0, 1, 2, 3, 4]
     """
-    check_integer("n", n, "Pass the number of rows.", minimum=1)
+    check_tensor("index", index, "whole")
+    check_integer("n", n, "Pass the number of rows.", minimum=1, maximum=2**62)
+    check_integer("seed", seed, "Pass any whole number >= 0.")
+    check_integer("cycle", cycle, "Pass any whole number >= 0.")
     check_choice("method", method, ("auto", "randperm", "feistel"), "Leave it at 'auto'.")
     if index.numel() and (int(index.min()) < 0 or int(index.max()) >= n):
         received = f"{int(index.min())}..{int(index.max())}"
@@ -129,6 +133,8 @@ def round_size(n: int, ratio: float, multiple: int = 1) -> int:
         >>> round_size(60_000, 0.1, multiple=128)
         5888
     """
+    check_integer("n", n, "Pass the number of rows.", minimum=1)
+    check_integer("multiple", multiple, "Pass the samples of a global batch, or 1.", minimum=1)
     check_fraction("ratio", ratio, "Pass 0.1 to train on a tenth of the data per round.")
     size = round(ratio * n) // multiple * multiple
     if size < 1:
@@ -156,13 +162,17 @@ def expected_coverage(rounds: int, n: int, k: int, mode: str = "without") -> flo
         A share in [0, 1].
 
     Raises:
-        ValueError: If `mode` is unknown.
+        TypeError: If a number is no whole number.
+        ValueError: If `mode` is unknown, or a number is out of range.
 
     Example:
         >>> expected_coverage(10, 1000, 100), round(expected_coverage(10, 1000, 100, "independent"), 3)
         (1.0, 0.651)
     """
     check_choice("mode", mode, ("without", "independent", "bootstrap"), "See RS2Sampler for what they do.")
+    check_integer("rounds", rounds, "Pass the rounds that are done.")
+    check_integer("n", n, "Pass the number of rows.", minimum=1)
+    check_integer("k", k, "Pass the samples of a round.", maximum=None if mode == "bootstrap" else n)
     if mode == "without":
         return min(1.0, rounds * k / n)
     if mode == "independent":
@@ -183,7 +193,16 @@ def bootstrap_rows(position: Tensor, n: int, seed: int, round_index: int) -> Ten
 
     Returns:
         Rows in 0..n-1, same shape, dtype int64.
+
+    Example:
+        >>> import torch
+        >>> bootstrap_rows(torch.arange(5), n=3, seed=0, round_index=0)
+        tensor([0, 0, 1, 2, 0])
     """
+    check_tensor("position", position, "whole")
+    check_integer("n", n, "Pass the number of rows.", minimum=1, maximum=2**53)
+    check_integer("seed", seed, "Pass any whole number >= 0.")
+    check_integer("round_index", round_index, "Pass any whole number >= 0.")
     return (uniform(position, derive_key(seed, round_index)) * n).long()
 
 
@@ -202,7 +221,16 @@ def stratified_order(targets: Tensor, seed: int, cycle: int) -> Tensor:
 
     Returns:
         A permutation of 0..N-1. Shape (N,), dtype int64.
+
+    Example:
+        >>> import torch
+        >>> targets = torch.tensor([0, 0, 0, 0, 1, 1])
+        >>> targets[stratified_order(targets, seed=0, cycle=0)]  # every part has its share of both
+        tensor([1, 0, 0, 1, 0, 0])
     """
+    check_tensor("targets", targets, "whole", ndim=1)
+    if not len(targets):
+        raise ValueError(problem("targets", "at least one class long", targets, "Pass the class of each row."))
     shuffled = permute(torch.arange(len(targets)), len(targets), seed, cycle, method="randperm")
     classes, labels, counts = torch.unique(targets[shuffled], return_inverse=True, return_counts=True)
     by_class = torch.argsort(labels, stable=True)  # grouped by class, in random order inside a class
@@ -227,7 +255,16 @@ def weighted_order(weights: Tensor, k: int, seed: int, round_index: int) -> Tens
 
     Returns:
         Rows in the order drawn. Shape (k,), dtype int64.
+
+    Example:
+        >>> import torch
+        >>> weighted_order(torch.tensor([0.0, 1.0, 5.0]), k=2, seed=0, round_index=0)
+        tensor([2, 1])
     """
+    check_tensor("weights", weights, "real", ndim=1)
+    check_integer("k", k, "Draw at most the rows of positive weight.", maximum=int((weights > 0).sum()))
+    check_integer("seed", seed, "Pass any whole number >= 0.")
+    check_integer("round_index", round_index, "Pass any whole number >= 0.")
     drawn = uniform(torch.arange(len(weights)), derive_key(seed, round_index, 2))
     # in logarithms: E / w itself would overflow for tiny weights, and tie with the rows of weight 0, whose key is +inf
     key = torch.log(-torch.log1p(-drawn)) - torch.log(weights.double())

@@ -12,8 +12,9 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from lightning_adapt._shared.checks import check_fraction, check_integer, check_positive, check_share, problem
-from lightning_adapt._shared.state import read_version, with_version
+from lightning_adapt._shared.state import read_version, reading_state, with_version
 from lightning_adapt.rs2.functional import loss_weights, most_owed
+from lightning_adapt.rs2.population import Population, last_of_each, owed_after, spread
 
 __all__ = ["LossGuide"]
 
@@ -28,26 +29,6 @@ class GuideOptions(TypedDict, total=False):
     power: float
     loss_cap: float
     uniform_mix: float
-
-
-class Population(NamedTuple):
-    """What a guided round is drawn from.
-
-    Attributes:
-        size: Rows to draw from, N.
-        rows: Which rows of the data set they are, int64 of shape (N,); None: 0..N-1.
-        targets: Class of each, to keep the classes in proportion; None: do not.
-        k: Samples of a round.
-        key: Seed of the draws.
-        plain_pass: (pass, places) -> positions 0..N-1 that plain rounds draw there.
-    """
-
-    size: int
-    rows: Tensor | None
-    targets: Tensor | None
-    k: int
-    key: int
-    plain_pass: Callable[[int, Tensor], Tensor]
 
 
 class _Plan(NamedTuple):
@@ -126,7 +107,7 @@ class LossGuide:
         losses = self.losses.clone()
         if self._fresh:
             rows, recorded = (torch.cat(parts) for parts in zip(*self._fresh, strict=True))
-            last = _last_of_each(rows)
+            last = last_of_each(rows)
             losses[rows[last]] = recorded[last]
         return losses
 
@@ -172,11 +153,11 @@ class LossGuide:
         if epoch < self.warm:
             return _Plan((epoch, version), None, None)
         if self.owed is None:
-            self.owed = _spread(_owed_after(self.warm, population), torch.zeros(len(self.losses)), population)
+            self.owed = spread(owed_after(self.warm, population), torch.zeros(len(self.losses)), population)
         here = slice(None) if population.rows is None else population.rows
         weights = self.weights(self.losses[here], population.targets)
         order, after = most_owed(self.owed[here], weights, population.k, population.key, epoch)
-        return _Plan((epoch, version), order, _spread(after, self.owed, population))
+        return _Plan((epoch, version), order, spread(after, self.owed, population))
 
     def _end_round(self, population: Population) -> None:
         """Count the visits and the losses of the running round, whose plan a resumed run may have to make again."""
@@ -189,6 +170,9 @@ class LossGuide:
     def _make_room(self, population: Population) -> None:
         """Hold a loss for every row: those of a subset chosen anew may lie further back than before."""
         n = population.size if population.rows is None else int(population.rows.max()) + 1
+        if population.rows is None and len(self.losses) > n:
+            received = f"those of {len(self.losses)}"
+            raise ValueError(problem("losses", f"those of the {n} rows", received, "The saved state is damaged."))
         missing = max(0, n - len(self.losses))
         self.losses = torch.cat([self.losses, torch.full((missing,), math.nan)])
         if self.owed is not None:
@@ -213,6 +197,7 @@ class LossGuide:
         }
         return with_version(state, STATE_VERSION)
 
+    @reading_state("LossGuide")
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where a state was taken; the number of plain rounds is that of the saved run.
 
@@ -224,9 +209,19 @@ class LossGuide:
         """
         read_version(state, STATE_VERSION, "LossGuide")
         self.round, self.warm, self._plan = state["round"], state["warm"], None
+        _check_saved(state)
         self.losses = state["losses"].cpu().clone()
         self.owed = None if state["owed"] is None else state["owed"].cpu().clone()
         self._fresh = [(state["fresh rows"].cpu(), state["fresh losses"].cpu())]
+
+
+def _check_saved(state: dict[str, Any]) -> None:
+    losses, owed, rows = state["losses"], state["owed"], state["fresh rows"]
+    numbers = [losses, state["fresh losses"]] + ([] if owed is None else [owed])
+    sound = all(one.dim() == 1 and one.is_floating_point() for one in numbers) and rows.dtype == torch.int64
+    sound = sound and rows.shape == state["fresh losses"].shape and (owed is None or owed.shape == losses.shape)
+    if not sound or bool(((rows < 0) | (rows >= len(losses))).any()):
+        raise ValueError("The saved state of LossGuide is damaged: losses and rows do not fit. Use another checkpoint.")
 
 
 def make_guide(options: GuideOptions, total_rounds: int | None, known: dict[str, Any] | None = None) -> LossGuide:
@@ -278,23 +273,3 @@ def _whole_rounds(warm_rounds: float | int, total_rounds: int | None) -> int:
         remedy = "Pass it, or warm_rounds as a whole number of rounds."
         raise ValueError(problem("total_rounds", f"given where warm_rounds={warm_rounds} is a share", None, remedy))
     return max(1, round(warm_rounds * total_rounds))
-
-
-def _owed_after(rounds: int, population: Population) -> Tensor:
-    """Return an even share of the visits of some plain rounds, less those that each row had."""
-    drawn = rounds * population.k
-    passes, rest = divmod(drawn, population.size)
-    visits = torch.bincount(population.plain_pass(passes, torch.arange(rest)), minlength=population.size) + passes
-    return drawn / population.size - visits
-
-
-def _last_of_each(rows: Tensor) -> Tensor:
-    """Return where each row comes last: a plain round that crosses a pass may hold one twice."""
-    order = torch.argsort(rows, stable=True)
-    ordered = rows[order]
-    return order[torch.cat([ordered[1:] != ordered[:-1], torch.ones(min(1, len(rows)), dtype=torch.bool)])]
-
-
-def _spread(values: Tensor, others: Tensor, population: Population) -> Tensor:
-    """Return values of the population at their rows of the data set, among those of the other rows."""
-    return values if population.rows is None else others.index_copy(0, population.rows, values)

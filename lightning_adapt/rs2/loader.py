@@ -8,13 +8,25 @@ from typing import Any
 from torch.utils.data import DataLoader
 from typing_extensions import Unpack
 
-from lightning_adapt._shared.loaders import conflict, inspect_loader, rebuild_loader
+from lightning_adapt._shared.batch_planner import BatchPlanner
+from lightning_adapt._shared.checks import problem
+from lightning_adapt._shared.loaders import Advice, conflict, inspect_loader, rebuild_loader
 from lightning_adapt._shared.resumable_loader import ResumableLoader
 from lightning_adapt._shared.targets import find_targets
+from lightning_adapt.rs2.batch_rounds import BatchRounds
 from lightning_adapt.rs2.guide import GuideOptions
 from lightning_adapt.rs2.sampler import Mode, RS2Sampler
 
 __all__ = ["rs2_loader"]
+
+ADVICE = Advice(
+    iteration=", or build your {kind} with sampler=RS2Sampler(...)",
+    batches=", or build your batch sampler over a sampler of ours (RS2Sampler)",
+    weights=", or use RS2Sampler(mode='independent', weights=...) in your loader",
+    draws="; RS2 has `ratio` for a share and mode='bootstrap' for replacement",
+    sampler=", or sample over it yourself with one of ours (RS2Sampler) in your loader",
+    length=", or raise the ratio",
+)
 
 
 def rs2_loader(
@@ -34,7 +46,8 @@ def rs2_loader(
     Okanovic et al., ICLR 2024, arXiv 2305.18424; see `RS2Sampler`. K is rounded down to whole global batches. Call
     `loader.sampler.set_epoch(round)` before each round (Lightning does it). `state_dict` and `load_state_dict` resume
     inside a round; Lightning calls them too, except when `trainer.estimated_stepping_batches` was read first
-    (Lightning #20550): use `RS2Callback` there.
+    (Lightning #20550): use `RS2Callback` there. Of a loader that plans whole batches by itself (`TextSpeechDataModule`)
+    a round takes a share of the planned batches, in their order; `seed` is then the planner's.
 
     Args:
         loader: Your loader, over a map-style data set; it stays as it is.
@@ -64,10 +77,16 @@ def rs2_loader(
         >>> len(loader), len(rounds)
         (100, 10)
     """
-    parts = inspect_loader(loader, "RS2")
+    parts = inspect_loader(loader, "RS2", advice=ADVICE)
     if isinstance(parts.source, RS2Sampler):
         remedy = "use either the callback or a sampler of your own, not both"
         conflict("RS2", "a loader without an RS2Sampler", "one", remedy)
+    if isinstance(parts.source, BatchPlanner):
+        if stratify:
+            remedy = "Batches are taken as they are planned: leave it out."
+            raise ValueError(problem("stratify", "False where the loader plans whole batches", stratify, remedy))
+        planned = BatchRounds(parts.source, ratio, mode=mode, num_replicas=num_replicas, rank=rank)
+        return rebuild_loader(loader, planned, position=position)
     sampler = RS2Sampler(
         parts.source,
         ratio,

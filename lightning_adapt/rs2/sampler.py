@@ -1,5 +1,7 @@
 """RS2Sampler: each round draws a fresh random share of the data; plain PyTorch, no Lightning."""
 
+# Over 300 lines: one public class, half of it documentation; the arithmetic is in functional.py and guide.py.
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Sized
@@ -12,6 +14,7 @@ from lightning_adapt._shared.checks import check_choice, check_fraction, check_i
 from lightning_adapt._shared.hashing import derive_key, generator
 from lightning_adapt._shared.per_row import check_targets, check_weights, digest
 from lightning_adapt._shared.sampling import EpochSampler
+from lightning_adapt._shared.state import reading_state
 from lightning_adapt.rs2.combinations import check_combination, check_guide_is_used
 from lightning_adapt.rs2.functional import (
     PERMUTATION_VERSION,
@@ -24,7 +27,8 @@ from lightning_adapt.rs2.functional import (
     stratified_order,
     weighted_order,
 )
-from lightning_adapt.rs2.guide import GUIDE_DEFAULTS, GuideOptions, LossGuide, Population
+from lightning_adapt.rs2.guide import GUIDE_DEFAULTS, GuideOptions, LossGuide
+from lightning_adapt.rs2.population import Population
 
 __all__ = ["Boundary", "Mode", "RS2Sampler"]
 
@@ -305,6 +309,7 @@ class RS2Sampler(EpochSampler):
         """Return a plain state; in mode "loss" with the losses, 8 bytes per row."""
         return {**super().state_dict(), **({} if self.guide is None else {"guide": self.guide.state_dict()})}
 
+    @reading_state("RS2Sampler")
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where a state was taken, after checking that it means the same samples here.
 

@@ -11,13 +11,14 @@ from typing import Any, Literal, TypeGuard
 
 import torch
 
-from lightning_adapt._shared.checks import problem
+from lightning_adapt._shared.checks import check_number
 
 __all__ = ["PHASES", "Phase", "Stopwatch", "growth"]
 
 Phase = Literal["train", "evaluation", "selection"]
 
 PHASES: tuple[Phase, ...] = ("train", "evaluation", "selection")
+_REMEDY = "Pass the time that choosing the data took, or leave it out."
 
 
 class Stopwatch:
@@ -37,7 +38,7 @@ class Stopwatch:
     """
 
     def __init__(self, selection_seconds: float = 0.0) -> None:
-        begin = _check_seconds(selection_seconds)
+        begin = check_number("selection_seconds", selection_seconds, "[0, inf)", _REMEDY)
         self.seconds: dict[str, float] = {"train": 0.0, "evaluation": 0.0, "selection": begin}
         self.running: Phase | None = None
         self.reported: dict[str, float] = {}
@@ -105,7 +106,7 @@ class Stopwatch:
         """
         now = perf_counter()
         if self.running is not None:
-            self.seconds[self.running] += now - self._since
+            self.seconds[self.running] += max(now - self._since, 0.0)  # a suspended virtual machine may turn it back
         self._since = now
         self._read_reports()
         return dict(self.seconds)
@@ -139,12 +140,3 @@ def growth(before: Mapping[str, float], now: Mapping[str, float]) -> float:
 
 def _is_number(value: Any) -> TypeGuard[float]:
     return not isinstance(value, bool) and isinstance(value, Real)
-
-
-def _check_seconds(seconds: Any) -> float:
-    allowed, remedy = "a number of seconds >= 0", "Pass the time that choosing the data took, or leave it out."
-    if not _is_number(seconds):
-        raise TypeError(problem("selection_seconds", allowed, seconds, remedy))
-    if not 0 <= seconds < math.inf:
-        raise ValueError(problem("selection_seconds", allowed, seconds, remedy))
-    return float(seconds)

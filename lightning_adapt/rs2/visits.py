@@ -6,7 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_adapt._shared.checks import (
+    check_fraction,
+    check_integer,
+    check_positive,
+    check_share,
+    problem,
+)
 from lightning_adapt._shared.hashing import derive_key, generator, uniform
+from lightning_adapt._shared.tensor_checks import check_tensor
 
 __all__ = ["loss_weights", "most_owed"]
 
@@ -38,6 +46,15 @@ def loss_weights(
         >>> loss_weights(torch.tensor([1.0, 1.0, 2.0, 9.0]), loss_cap=0.5).tolist()
         [0.2, 0.2, 0.3, 0.3]
     """
+    check_tensor("losses", losses, "real", ndim=1)
+    power = check_positive("power", power, "Pass 1.")
+    check_fraction("loss_cap", loss_cap, "Pass 0.75, or 1 to cut nothing.")
+    check_share("uniform_mix", uniform_mix, "Pass 0 to draw by losses alone.")
+    if targets is not None:
+        check_tensor("targets", targets, "whole", ndim=1)
+    if not len(losses) or (targets is not None and targets.shape != losses.shape):
+        allowed = "a loss of each row, and `targets` as many classes"
+        raise ValueError(problem("losses", allowed, tuple(losses.shape), "Describe the same rows."))
     known = torch.isfinite(losses)
     n_known = int(known.sum())
     if not n_known:
@@ -82,7 +99,19 @@ def most_owed(owed: Tensor, weights: Tensor, k: int, seed: int, round_index: int
     Returns:
         The rows, in random order, shape (k,), dtype int64; and the visits owed after the round, which add up to what
         they did before it, shape (N,), dtype float32.
+
+    Example:
+        >>> import torch
+        >>> most_owed(torch.tensor([0.9, 0.0, 0.1]), torch.full((3,), 1 / 3), k=1, seed=0, round_index=0)
+        (tensor([0]), tensor([0.2333, 0.3333, 0.4333]))
     """
+    check_tensor("owed", owed, "real", ndim=1)
+    check_tensor("weights", weights, "real", ndim=1)
+    if owed.shape != weights.shape:
+        raise ValueError(problem("weights", f"of shape ({len(owed)},)", tuple(weights.shape), "One for each row."))
+    check_integer("k", k, "Draw at most all rows.", maximum=len(owed))
+    check_integer("seed", seed, "Pass any whole number >= 0.")
+    check_integer("round_index", round_index, "Pass any whole number >= 0.")
     due = owed.double() + _shared_out(weights.double(), k)
     tie_break = uniform(torch.arange(len(due)), derive_key(seed, round_index, 3))
     rows = torch.topk(due + tie_break, k).indices

@@ -12,7 +12,8 @@ from typing_extensions import override
 from lightning_adapt._shared import compat
 from lightning_adapt._shared.checks import check_flag, check_integer, check_share, problem
 from lightning_adapt._shared.imports import require
-from lightning_adapt._shared.state import read_version, with_version
+from lightning_adapt._shared.resumed_epochs import begin_next_epoch
+from lightning_adapt._shared.state import read_version, reading_state, with_version
 from lightning_adapt.saa.figures import log_figures
 from lightning_adapt.saa.functional import check_pieces
 from lightning_adapt.saa.history import LossHistory, Threshold, check_decay, check_threshold
@@ -113,7 +114,7 @@ class SampleAdaptiveAugmentation(InStep, Callback):
         self.log_figure = check_flag("log_figure", log_figure, "Pass True to log figures.")
         InStep.__init__(self, self._new_reports())
         self._warm_batches = 0.0
-        self._said = False
+        self._said = self._unheard = False
 
     @property
     @override
@@ -130,7 +131,7 @@ class SampleAdaptiveAugmentation(InStep, Callback):
         if trainer.current_epoch == 0:  # a checkpoint to resume from is read after this
             self.selection = None
         InStep.__init__(self, self._new_reports(), self.selection)
-        self._said = False
+        self._said = self._unheard = False
         data: Any = getattr(trainer, "datamodule", None)
         n = getattr(data, "n_unlabeled", None) if self.n_unlabeled is None else self.n_unlabeled
         if n is None:  # the train loader says it, once there is one
@@ -182,6 +183,8 @@ class SampleAdaptiveAugmentation(InStep, Callback):
         if self.selection is None or not hasattr(getattr(trainer, "datamodule", None), "n_unlabeled"):
             self._begin(unlabeled_rows(trainer) if self.n_unlabeled is None else self.n_unlabeled)
         self._warm_batches = warm_batches(trainer, self.warmup)
+        if begin_next_epoch(trainer) and self.update_every == "epoch":
+            self._select(trainer)  # of the epoch that ended before
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -206,11 +209,21 @@ class SampleAdaptiveAugmentation(InStep, Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.enabled and self.update_every == "epoch":
             self._select(trainer)
+        self._warn_if_unheard(trainer)
         if self.enabled and self.selection is not None and self.curve:
             _, cut, share = self.curve[-1]
             coverage = self.selection.history.coverage
             values = {"saa/naive_share": share, "saa/threshold": cut, "saa/coverage": coverage}
             pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+
+    def _warn_if_unheard(self, trainer: Trainer) -> None:
+        """Say after an epoch, not only after the run, that no step has told anything: a forgotten `report`, say."""
+        if self.selection is None or not self.enabled or self._unheard or self.selection.history.coverage > 0:
+            return
+        self._flush(trainer)
+        if self.selection.history.coverage == 0:
+            self._unheard = True
+            rank_zero_warn(self.selection.why_nothing())
 
     def _flush(self, trainer: Trainer) -> None:
         if self.selection is None:
@@ -240,7 +253,7 @@ class SampleAdaptiveAugmentation(InStep, Callback):
         self._flush(trainer)
         if compat.is_dev_run(trainer):
             return
-        if not self.curve and self.selection.batches >= self._warm_batches:
+        if not self.curve and self.selection.batches >= self._warm_batches and self.selection.history.coverage > 0:
             rank_zero_warn(self.selection.why_nothing())
         if self.log_figure and trainer.is_global_zero:
             log_figures(trainer, self.selection)
@@ -259,6 +272,7 @@ class SampleAdaptiveAugmentation(InStep, Callback):
             checkpoint["callbacks"][self.state_key] = self.state_dict()
 
     @override
+    @reading_state("SampleAdaptiveAugmentation")
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         read_version(state_dict, STATE_VERSION, "SampleAdaptiveAugmentation")
         if state_dict["history"] is None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any, NamedTuple
+from statistics import mean
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -15,9 +15,9 @@ from torch.utils.data import TensorDataset
 from typing_extensions import override
 
 from lightning_adapt._shared.datasets import digits
-from lightning_adapt._shared.demo_training import one_thread, quiet_trainer
-from lightning_adapt._shared.imports import require
-from lightning_adapt._shared.report import Cell, Column, Kind, Picture, Row, Section
+from lightning_adapt._shared.demo_frame import Arm, Context, Gap, compare, nbsp, over_seeds, table_rows
+from lightning_adapt._shared.demo_training import quiet_trainer
+from lightning_adapt._shared.report_parts import Cell, Column, Finding, Picture, Score, Section, Usage
 from lightning_adapt.saa.callback import SampleAdaptiveAugmentation
 from lightning_adapt.saa.data.datamodule import SAADataModule
 from lightning_adapt.saa.figures import selection_figure, views_figure
@@ -25,45 +25,38 @@ from lightning_adapt.saa.functional import consistency_loss
 from lightning_adapt.saa.models.backbones import SmallCNN
 from lightning_adapt.saa.models.fixmatch import FixMatchModule
 
-if TYPE_CHECKING:
-    from lightning_adapt.demo import DemoContext
-
-__all__ = ["run"]
+__all__ = ["USAGE", "run"]
 
 N_LABELS = 40
 _STEPS_PER_EPOCH = 20
-_T_QUANTILE = {2: 12.71, 3: 4.30}  # of Student's t, 97.5 %, by the number of seeds: a 95 % interval of their mean
 _COLUMNS = (
-    Column("test accuracy", "%", 1),
-    Column("against FixMatch", "points", 1),
+    Column("test accuracy", "%", 1, "higher"),
+    Column("against FixMatch", "points", 1, "higher"),
     Column("views regrouped", "%", 0),
-    Column("training time", "CPU s", 1),
+    Column("training time", "CPU s", 1, "lower"),
 )
-_USAGE = (
-    (
-        "In a script",
-        "from lightning_adapt import FixMatchModule, SAADataModule, SampleAdaptiveAugmentation\n\n"
-        "data = SAADataModule(labeled, unlabeled, val)  # any data sets of images\n"
-        "trainer = L.Trainer(max_epochs=100, callbacks=[SampleAdaptiveAugmentation()])\n"
-        "trainer.fit(FixMatchModule(), data)  # or a module of yours that returns two more keys",
-    ),
-    (
-        "On top of your own LightningCLI and YAML",
-        "lightning-adapt overlay saa > saa.yaml\npython main.py fit --config mine.yaml --config saa.yaml",
-    ),
+USAGE = Usage(
+    command="lightning-adapt overlay saa > saa.yaml\npython main.py fit --config mine.yaml --config saa.yaml",
+    python="""from lightning_adapt import (
+    FixMatchModule, SAADataModule,
+    SampleAdaptiveAugmentation,
 )
 
-
-class _Arm(NamedTuple):
-    name: str
-    kind: Kind
-
-
+data = SAADataModule(labeled, unlabeled, val)
+saa = SampleAdaptiveAugmentation()
+trainer = L.Trainer(max_epochs=100, callbacks=[saa])
+trainer.fit(FixMatchModule(), data)""",
+    yaml="""trainer:
+  callbacks+:
+  - class_path: lightning_adapt.SampleAdaptiveAugmentation
+    init_args:
+      threshold: otsu""",
+)
 _ARMS = {
-    "supervised": _Arm(f"the {N_LABELS} labels alone", "baseline"),
-    "fixmatch": _Arm("FixMatch", "baseline"),
-    "all": _Arm("FixMatch, every view regrouped", "control"),
-    "saa": _Arm("FixMatch with SAA", "ours"),
+    "supervised": Arm(f"the {N_LABELS} labels alone", "baseline"),
+    "fixmatch": Arm("FixMatch", "baseline"),
+    "all": Arm("FixMatch, every view regrouped", "control"),
+    "saa": Arm("FixMatch with SAA", "ours"),
 }
 
 
@@ -122,7 +115,7 @@ class _Watch(Callback):
         self.seconds = time.process_time() - self._began
 
 
-def run(context: DemoContext) -> Section:
+def run(context: Context) -> Section:
     """Train every row on the same seeds, interleaved, and return what was found.
 
     Args:
@@ -134,18 +127,17 @@ def run(context: DemoContext) -> Section:
     Raises:
         ModuleNotFoundError: If an extra is missing; the message names it.
     """
-    require("figures", "The SAA demo", "matplotlib")
-    began = time.perf_counter()
     task = _Task(*digits(0.4), *((2, 2) if context.quick else (10, 3)))
-    context.start(total=task.steps * len(_ARMS) * task.seeds)
-    found: dict[str, list[_Found]] = {arm: [] for arm in _ARMS}
-    with one_thread():
-        for seed in range(task.seeds):
-            for arm, some in found.items():
-                context.doing(f"{_ARMS[arm].name}, seed {seed}")
-                some.append(_fit(task, arm, seed, context.advance))
-    context.doing("SAA")
-    return _section(task, found, time.perf_counter() - began)
+    context.start(task.steps * len(_ARMS) * task.seeds)
+    fit = partial(_fit, task, advance=context.advance)
+    found = compare(context, _ARMS, range(task.seeds), lambda _, arm, seed: fit(arm, seed))
+    return Section(
+        method="saa",
+        title="SAA: sample-adaptive augmentation",
+        problem="You have plenty of images and a handful of labels, and most of the images teach nothing any more.",
+        findings=(_finding(task, found),),
+        usage=USAGE,
+    )
 
 
 def _fit(task: _Task, arm: str, seed: int, advance: Callable[[], None]) -> _Found:
@@ -173,37 +165,26 @@ def _fit(task: _Task, arm: str, seed: int, advance: Callable[[], None]) -> _Foun
     return _Found(100 * scores["val_accuracy"], 100 * mean(watch.regrouped), watch.seconds, saa, data)
 
 
-def _section(task: _Task, found: dict[str, list[_Found]], seconds: float) -> Section:
+def _finding(task: _Task, found: dict[str, list[_Found]]) -> Finding:
     accuracy = {arm: [one.accuracy for one in some] for arm, some in found.items()}
-    return Section(
-        method="saa",
-        title="SAA: sample-adaptive augmentation",
-        problem="You have plenty of images and a handful of labels, and most of the images teach nothing any more.",
+    return Finding(
+        caption="After training",
+        columns=_COLUMNS,
+        rows=table_rows(_ARMS, lambda arm: _cells(arm, found[arm], accuracy)),
         setting=f"scikit-learn digits: {len(task.train):,} images, {N_LABELS} of them with labels (4 a class), tested "
         f"on {len(task.test)}; a small CNN, {task.steps} steps, {task.seeds} seeds, mean ± standard deviation. Equal "
         "labels, start and steps in all rows; the second column is paired by seed.",
-        table_caption="After training",
-        columns=_COLUMNS,
-        rows=tuple(Row(_ARMS[arm].name, _ARMS[arm].kind, _cells(arm, some, accuracy)) for arm, some in found.items()),
-        verdict=_verdict(accuracy, task.steps),
-        usage=_USAGE,
-        seconds=seconds,
+        gained=nbsp(_gained(accuracy)),
+        not_gained=nbsp(_not_gained(accuracy, task.steps)),
+        score=_score(accuracy, task.steps),
         pictures=_pictures(found["saa"][0]),
     )
 
 
 def _cells(arm: str, some: list[_Found], accuracy: Mapping[str, list[float]]) -> tuple[Cell, ...]:
-    gains = Cell(0.0) if arm == "fixmatch" else _over_seeds(_gains(accuracy, arm, "fixmatch"))
-    seconds = _over_seeds([one.seconds for one in some])
-    return _over_seeds(accuracy[arm]), gains, Cell(mean(one.regrouped for one in some)), seconds
-
-
-def _over_seeds(values: list[float]) -> Cell:
-    return Cell(mean(values), stdev(values))
-
-
-def _gains(accuracy: Mapping[str, list[float]], arm: str, other: str) -> list[float]:
-    return [one - against for one, against in zip(accuracy[arm], accuracy[other], strict=True)]
+    gains = Cell(0.0) if arm == "fixmatch" else over_seeds(_gap(accuracy, arm, "fixmatch").values)
+    seconds = over_seeds([one.seconds for one in some])
+    return over_seeds(accuracy[arm]), gains, Cell(mean(one.regrouped for one in some)), seconds
 
 
 def _pictures(ours: _Found) -> tuple[Picture, ...]:
@@ -230,38 +211,49 @@ def _pictures(ours: _Found) -> tuple[Picture, ...]:
     )
 
 
-def _verdict(accuracy: Mapping[str, list[float]], steps: int) -> str:
-    """Word the result from the numbers of the table, whichever way they fell out."""
-    supervised, fixmatch, everything, ours = (mean(accuracy[arm]) for arm in ("supervised", "fixmatch", "all", "saa"))
-    text = (
-        f"FixMatch reached {fixmatch:.1f} %, {_against(accuracy, 'fixmatch', 'supervised')} the {N_LABELS} labels "
-        f"alone ({supervised:.1f} %). With SAA it reached {ours:.1f} %, {_against(accuracy, 'saa', 'fixmatch')} "
-        f"FixMatch, and with every view regrouped {everything:.1f} %. {_conclusion(accuracy, steps)}"
+# -- words, from the numbers of the table, whichever way they fell out ------------------------------------------------
+def _gap(accuracy: Mapping[str, list[float]], arm: str, other: str) -> Gap:
+    return Gap.between(accuracy[arm], accuracy[other], 1, "points")
+
+
+def _gained(accuracy: Mapping[str, list[float]]) -> str:
+    gap = _gap(accuracy, "saa", "fixmatch")
+    ours, without = mean(accuracy["saa"]), mean(accuracy["fixmatch"])
+    nothing = "" if gap.result == "better" else "Over FixMatch nothing that these runs can show: "
+    chosen = _gap(accuracy, "saa", "all")
+    more = f"; it is {chosen.against('every view regrouped')}" if chosen.result == "better" else ""
+    return f"{nothing}with SAA {ours:.1f} %, {gap.against('FixMatch without it')} at {without:.1f} %{more}."
+
+
+def _not_gained(accuracy: Mapping[str, list[float]], steps: int) -> str:
+    labels = _gap(accuracy, "fixmatch", "supervised").against("the labels alone")
+    return (
+        f"{_conclusion(accuracy, steps)} Every view regrouped gives {mean(accuracy['all']):.1f} %. FixMatch itself is "
+        f"{labels} at {mean(accuracy['supervised']):.1f} %."
     )
-    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _conclusion(accuracy: Mapping[str, list[float]], steps: int) -> str:
-    low, high = _interval(_gains(accuracy, "saa", "fixmatch"))
-    if high < 0:
+    result = _gap(accuracy, "saa", "fixmatch").result
+    if result == "worse":
         return "SAA costs accuracy here: so short a training has no use for harder views."
-    if low <= 0:
+    if result == "level":
         return f"The authors report their gain after 1,048,576 steps on CIFAR-10; these were {steps:,}."
-    if _interval(_gains(accuracy, "saa", "all"))[0] > 0:
+    if _gap(accuracy, "saa", "all").result == "better":
         return "The gain is not that of a harder view for everyone."
     return "A harder view for everyone is not clearly worse: the gain need not come from choosing for whom."
 
 
-def _against(accuracy: Mapping[str, list[float]], arm: str, other: str) -> str:
-    gains = _gains(accuracy, arm, other)
-    low, high = _interval(gains)
-    interval = f"{mean(gains):+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"
-    if low <= 0 <= high:
-        return f"no clear difference ({interval}) to"
-    return f"{'better' if low > 0 else 'worse'} ({interval}) than"
-
-
-def _interval(gains: list[float]) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of paired differences."""
-    half = _T_QUANTILE[len(gains)] * stdev(gains) / len(gains) ** 0.5
-    return mean(gains) - half, mean(gains) + half
+def _score(accuracy: Mapping[str, list[float]], steps: int) -> Score:
+    gap = _gap(accuracy, "saa", "fixmatch")
+    beside = {"better": "", "level": "; not clearly better than harder views for all"}
+    chosen = beside.get(_gap(accuracy, "saa", "all").result, "; harder views for all do better")
+    return Score(
+        measure=f"test accuracy with {N_LABELS} labels, %",
+        baseline=_ARMS["fixmatch"].name,
+        without=f"{mean(accuracy['fixmatch']):.1f}",
+        ours=f"{mean(accuracy['saa']):.1f}",
+        change=str(gap),
+        result=gap.result,
+        but=f"{steps} steps are few: the authors took 1,048,576{chosen}",
+    )

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_adapt._shared.checks import check_integer, check_share, problem
+from lightning_adapt._shared.checks import check_flag, check_integer, check_number, check_share, problem
+from lightning_adapt._shared.tensor_checks import check_tensor
 
 __all__ = [
     "class_effect",
@@ -44,7 +45,18 @@ def update_history(history: Tensor, index: Tensor, losses: Tensor, decay: float)
         index: Which sample each loss belongs to, 0 <= i < N. Shape (B,), dtype int64.
         losses: l >= 0, nats. Shape (B,), floating point.
         decay: Weight of the past, in [0, 1).
+
+    Example:
+        >>> import torch
+        >>> history = torch.tensor([torch.nan, 1.0], dtype=torch.float64)
+        >>> update_history(history, torch.tensor([0, 1]), torch.tensor([2.0, 2.0]), decay=0.9)
+        >>> history
+        tensor([2.0000, 1.1000], dtype=torch.float64)
     """
+    check_tensor("history", history, "real", ndim=1)
+    check_tensor("index", index, "whole", ndim=1)
+    check_tensor("losses", losses, "real", ndim=1)
+    check_number("decay", decay, "[0, 1)", "Pass 0.001, as the authors' code does.")
     usable = torch.isfinite(losses)
     rows, where, counts = torch.unique(index[usable], return_inverse=True, return_counts=True)
     sums = torch.zeros(len(rows), dtype=history.dtype).index_add_(0, where, losses[usable].to(history.dtype))
@@ -69,8 +81,15 @@ def otsu_threshold(values: Tensor, *, n_bins: int = 256, clip_quantile: float | 
 
     Raises:
         ValueError: If no value is finite, or an argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> cut = otsu_threshold(torch.tensor([0.1, 0.2, 0.1, 2.0, 2.1]))
+        >>> 0.1 < cut.item() < 2.0
+        True
     """
-    check_integer("n_bins", n_bins, "Pass 256.", minimum=2)
+    check_tensor("values", values)
+    check_integer("n_bins", n_bins, "Pass 256.", minimum=2, maximum=2**24)
     finite = values.detach().double()[torch.isfinite(values)]
     if len(finite) == 0:
         raise ValueError(problem("values", "numbers of which at least one is finite", values, "Pass some losses."))
@@ -102,7 +121,15 @@ def naive_flags(history: Tensor, threshold: float, flags: Tensor) -> Tensor:
 
     Returns:
         The new flags. Shape (N,), dtype bool.
+
+    Example:
+        >>> import torch
+        >>> naive_flags(torch.tensor([0.1, 0.9, torch.nan]), 0.5, torch.zeros(3, dtype=torch.bool))
+        tensor([ True, False, False])
     """
+    check_tensor("history", history, "real", ndim=1)
+    check_tensor("flags", flags, "whole", ndim=1)
+    threshold = check_number("threshold", threshold, "(-inf, inf)", "Pass the cut of `otsu_threshold`.")
     return (history < threshold) | ((history == threshold) & flags)
 
 
@@ -132,7 +159,17 @@ def regroup(first: Tensor, second: Tensor, orientation: Tensor, pieces: int = 2)
 
     Raises:
         ValueError: If the shapes differ, or `pieces` is neither 2 nor 4.
+
+    Example:
+        >>> import torch
+        >>> first, second = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
+        >>> regroup(first, second, torch.tensor([0]))
+        tensor([[[[1., 0.],
+                  [1., 0.]]]])
     """
+    check_tensor("first", first)
+    check_tensor("second", second)
+    check_tensor("orientation", orientation)
     if first.shape != second.shape or first.ndim != 4 or orientation.shape != first.shape[:1]:
         shapes = f"{tuple(first.shape)}, {tuple(second.shape)} and an orientation of {tuple(orientation.shape)}"
         raise ValueError(problem("second", "of the shape (B, C, H, W) of `first`", shapes, "Pass two whole batches."))
@@ -154,7 +191,13 @@ def pseudo_labels(logits: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         Confidences in (0, 1], shape (B,), dtype float32; labels 0..C-1, shape (B,), dtype int64.
+
+    Example:
+        >>> import torch
+        >>> pseudo_labels(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
+        (tensor([0.8808, 0.7311]), tensor([0, 1]))
     """
+    check_tensor("logits", logits, "real")
     confidence, label = logits.detach().float().softmax(-1).max(-1)
     return confidence, label
 
@@ -168,7 +211,14 @@ def consistency_loss(logits: Tensor, label: Tensor) -> Tensor:
 
     Returns:
         Nats, >= 0. Shape (B,), dtype float32, also under autocast.
+
+    Example:
+        >>> import torch
+        >>> consistency_loss(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 1]))
+        tensor([0.1269, 0.6931])
     """
+    check_tensor("logits", logits, "real", ndim=2)
+    check_tensor("label", label, "whole", ndim=1)
     with torch.autocast(logits.device.type, enabled=False):
         return F.cross_entropy(logits.float(), label, reduction="none")
 
@@ -182,7 +232,14 @@ def fixmatch_loss(sample_loss: Tensor, mask: Tensor) -> Tensor:
 
     Returns:
         Scalar.
+
+    Example:
+        >>> import torch
+        >>> fixmatch_loss(torch.tensor([0.5, 3.0]), torch.tensor([True, False]))
+        tensor(0.2500)
     """
+    check_tensor("sample_loss", sample_loss, "real")
+    check_tensor("mask", mask)
     return (sample_loss * mask.to(sample_loss.dtype)).mean()
 
 
@@ -196,7 +253,14 @@ def class_effect(counts: Tensor, *, warm: bool = True) -> Tensor:
 
     Returns:
         beta in [0, 1]; all 0 while no sample has a label. Shape (C,), dtype float32.
+
+    Example:
+        >>> import torch
+        >>> class_effect(torch.tensor([2, 6, 3]))  # 2 without a label, 6 of class 0, 3 of class 1
+        tensor([1.0000, 0.5000])
     """
+    check_tensor("counts", counts, "whole", ndim=1)
+    check_flag("warm", warm, "Pass True for the warm-up of thresholds.")
     sigma = counts[1:]
     most = counts.max() if warm else sigma.max()
     return sigma.float() / most.clamp(min=1)
@@ -212,6 +276,14 @@ def flexmatch_thresholds(effect: Tensor, label: Tensor, threshold: float) -> Ten
 
     Returns:
         Thresholds in [0, tau]. Shape (B,), dtype of `effect`.
+
+    Example:
+        >>> import torch
+        >>> flexmatch_thresholds(torch.tensor([1.0, 0.5]), torch.tensor([0, 1, 1]), 0.95)
+        tensor([0.9500, 0.3167, 0.3167])
     """
+    check_tensor("effect", effect, "real", ndim=1)
+    check_tensor("label", label, "whole")
+    check_share("threshold", threshold, "Pass 0.95.")
     beta = effect[label]
     return threshold * beta / (2 - beta)

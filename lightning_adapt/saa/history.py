@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lightning_adapt._shared.checks import check_integer, check_share, problem
-from lightning_adapt._shared.state import read_version, with_version
+from lightning_adapt._shared.checks import check_integer, check_number, check_share, problem
+from lightning_adapt._shared.state import read_version, reading_state, with_version
 from lightning_adapt.saa.functional import LOG_FLOOR, naive_flags, otsu_threshold, update_history
 
 __all__ = ["LossHistory", "Threshold"]
@@ -128,6 +128,7 @@ class LossHistory:
         values = {name: getattr(self, name).clone() for name in tensors}
         return with_version({"n": self.n, "threshold": self.threshold, **values}, STATE_VERSION)
 
+    @reading_state("LossHistory")
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state.
 
@@ -148,11 +149,7 @@ class LossHistory:
 
 def check_decay(decay: Any) -> float:
     """Check the weight of the past, a number in [0, 1)."""
-    remedy = "Pass 0.001, as the authors' code does."
-    share = check_share("history_decay", decay, remedy)
-    if share == 1:
-        raise ValueError(problem("history_decay", "a number in [0, 1)", decay, remedy))
-    return share
+    return check_number("history_decay", decay, "[0, 1)", "Pass 0.001, as the authors' code does.")
 
 
 def check_threshold(threshold: Any) -> str | float | Callable[[Tensor], float]:

@@ -63,6 +63,12 @@ class Selection:
     def why_nothing(self) -> str:
         """Return what to tell a user in whose run nothing was ever selected."""
         history = self.history
+        if history.coverage == 0:
+            return (
+                "SampleAdaptiveAugmentation has selected nothing: no training step has returned or reported a finite "
+                "loss so far. Return {'loss': loss, 'sample_loss': ..., 'index': ...} from `training_step`, or call "
+                "`report` on the callback in it."
+            )
         return (
             f"SampleAdaptiveAugmentation has selected nothing in this run: {history.coverage:.0%} of the {history.n} "
             f"unlabelled samples have a loss (min_coverage={history.min_coverage}), or all losses are equal, or no "

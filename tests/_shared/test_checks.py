@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from lightning_adapt._shared.checks import (
     check_flag,
     check_fraction,
     check_integer,
+    check_not_negative,
+    check_number,
     check_positive,
     check_share,
     describe,
@@ -128,6 +131,7 @@ def test_positive_numbers(value):
     [
         (check_share, "a number in [0, 1]", [-0.1, 1.1, math.nan, math.inf]),
         (check_positive, "a number > 0", [0, -1.0, math.nan, math.inf]),
+        (check_not_negative, "a number >= 0", [-1, math.nan, math.inf]),
     ],
 )
 def test_numbers_out_of_range_and_other_types(check, allowed, wrong):
@@ -137,3 +141,25 @@ def test_numbers_out_of_range_and_other_types(check, allowed, wrong):
     for value in (True, "1", None):
         with pytest.raises(TypeError, match=re.escape(f"`x` must be {allowed}, but got {value!r}. Do this.")):
             check("x", value, "Do this.")
+
+
+@pytest.mark.parametrize(
+    ("interval", "allowed", "inside", "outside"),
+    [
+        ("[0, 1)", "a number in [0, 1)", [0, 0.5, np.float32(0.25)], [1, -1e-9, math.nan]),
+        ("(0, 0.5]", "a number in (0, 0.5]", [0.5, 1e-9, Fraction(1, 3)], [0, 0.50001, -math.inf]),
+        ("[1, inf)", "a number >= 1", [1, 1e300], [0.999, math.inf, 10**400]),
+        ("(-inf, inf)", "a finite number", [0, -1e300, 7], [math.inf, -math.inf, math.nan, -(10**400)]),
+    ],
+)
+def test_intervals_hold_what_mathematics_says(interval, allowed, inside, outside):
+    for value in inside:
+        checked = check_number("x", value, interval, "Do this.")
+        assert checked == float(value)
+        assert type(checked) is float
+    for value in outside:
+        with pytest.raises(ValueError, match=re.escape(f"`x` must be {allowed}, but got ")):
+            check_number("x", value, interval, "Do this.")
+    for value in (True, "1", None, 1j, [0.5], torch.tensor(0.5)):
+        with pytest.raises(TypeError, match=re.escape(f"`x` must be {allowed}, but got ")):
+            check_number("x", value, interval, "Do this.")

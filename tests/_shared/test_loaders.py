@@ -98,8 +98,9 @@ def test_whole_number_keys_and_their_words():
 @pytest.mark.parametrize("collection", [dict, CombinedLoader])
 def test_a_round_that_would_start_again_inside_an_epoch_is_refused(collection):
     loaders = {"a": row_loader(80), "b": row_loader(80)}
+    replaced = replace(loaders if collection is dict else CombinedLoader(loaders, "max_size_cycle"), "a")
     with pytest.raises(LoaderConflictError, match="10 batches a round beside a loader of 20 in mode 'max_size_cycle'"):
-        replace(loaders if collection is dict else CombinedLoader(loaders, "max_size_cycle"), "a")
+        check_not_cycled(replaced, "a", "RS2", advice=Advice())
 
 
 def test_another_method_gives_advice_of_its_own():

@@ -1,18 +1,14 @@
-"""EpochSampler, RowSampler and EpochBatchSampler on their own."""
+"""EpochSampler and RowSampler on their own."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from lightning_adapt import RS2Sampler
-from lightning_adapt._shared.batch_sampler import EpochBatchSampler, ListIndexed
 from lightning_adapt._shared.row_sampler import RowSampler
 from lightning_adapt._shared.sampling import EpochSampler, check_fingerprint
-from lightning_adapt._shared.state import check_plain
-from tests.rs2.parts import Rows, flat, rows_of
 
 
 def epoch(sampler, number):
@@ -21,7 +17,7 @@ def epoch(sampler, number):
 
 
 def test_all_of_them_are_distributed_samplers_which_lightning_leaves_alone():
-    for sampler in (RowSampler([1]), RS2Sampler(3, 1.0), EpochBatchSampler(RowSampler([1]), 1)):
+    for sampler in (RowSampler([1]), RS2Sampler(3, 1.0)):
         assert isinstance(sampler, DistributedSampler)
 
 
@@ -99,57 +95,6 @@ def test_samplers_stack():
     outer = RS2Sampler(inner, 0.25)
     assert outer.n_rows == 40  # it samples the rows that the other chooses from
     assert sorted(row for number in range(4) for row in epoch(outer, number)) == list(range(50, 90))
-
-
-# -- the batch form ----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("drop_last", [False, True])
-@pytest.mark.parametrize("n", [1, 8, 10])
-def test_lists_of_rows(n, drop_last):
-    rows = RowSampler(range(n))
-    sampler = EpochBatchSampler(rows, 4, drop_last=drop_last)
-    sampler.set_epoch(3)
-    assert (sampler.epoch, rows.epoch, sampler.num_replicas, sampler.rank) == (3, 3, 1, 0)
-    lists = list(sampler)
-    assert len(lists) == len(sampler)
-    assert flat(lists) == list(rows)[: len(flat(lists))]
-    assert [len(part) for part in lists] == [4] * (n // 4) + [n % 4] * (n % 4 > 0 and not drop_last)
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_lists_of_rows_in_a_dataloader(workers):
-    sampler = EpochBatchSampler(RS2Sampler(Rows(40), 0.5), 4)
-    data = ListIndexed(Rows(40), torch.stack)
-    assert len(data) == 40
-    loader = DataLoader(data, batch_size=None, sampler=sampler, num_workers=workers)
-    assert len(loader) == 5
-    seen = []
-    for number in range(2):
-        sampler.set_epoch(number)
-        batches = rows_of(loader)
-        assert [len(batch) for batch in batches] == [4] * 5
-        seen += flat(batches)
-    assert sorted(seen) == list(range(40))
-
-
-def test_lists_resume():
-    sampler = EpochBatchSampler(RowSampler(range(20)), 4)
-    sampler.set_epoch(1)
-    running = iter(sampler)
-    next(running)
-    next(running)
-    state = sampler.state_dict()
-    check_plain(state)
-    resumed = EpochBatchSampler(RowSampler(range(20)), 4)
-    resumed.load_state_dict(state)
-    expected = list(running)
-    assert list(resumed) == expected
-    resumed.start_at(2)
-    assert list(resumed) == expected
-
-
-def test_batch_size_is_checked():
-    with pytest.raises(ValueError, match=r"`batch_size` must be a whole number >= 1, but got 0. Pass the batch size"):
-        EpochBatchSampler(RowSampler([1]), 0)
 
 
 def test_fingerprints():

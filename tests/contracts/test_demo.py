@@ -1,27 +1,24 @@
+"""The demo: its frame, its RS2 section in the smallest form, what it prints, and which errors it lets through."""
+
+from __future__ import annotations
+
 import io
-import os
-import re
-import shutil
-import subprocess
 import warnings
-from html.parser import HTMLParser
 
 import pytest
 from rich.console import Console
 
 from lightning_adapt import demo
-from lightning_adapt._shared.report import Audio, Cell, Column, Picture, Row, Section, Table, write_page
+from lightning_adapt._shared.report import write_page
+from lightning_adapt._shared.report_parts import Audio, Cell, Column, Finding, Row, Section
+from tests.contracts.demo_parts import a_finding, a_score, a_section
 
-SILENT_WAV = (
-    b"RIFF$\x00\x00\x00WAVEfmt \x10\x00\x00\x00\x01\x00\x01\x00@\x1f\x00\x00\x80>\x00\x00\x02\x00\x10\x00data"
-    + bytes(4)
-)
-HOSTILE = "<script>alert('x')</script> & \"quoted\""
+HIGH, LOW = [84.0, 84.2, 84.1], [82.0, 82.3, 82.0]
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """Run the demo once in its smallest form; return (sections, page)."""
+    """Run the demo once in its smallest form; return (section, page)."""
     out, caught = tmp_path_factory.mktemp("demo"), []
 
     def write(sections, *args, **kwargs):
@@ -32,26 +29,14 @@ def ran(tmp_path_factory):
         patch.setattr(demo, "write_page", write)
         patch.chdir(out)
         assert demo.run("rs2", out / "page", quick=True) == 0
-    return caught, out / "page" / "index.html"
-
-
-class _Page(HTMLParser):
-    def __init__(self, text):
-        super().__init__()
-        self.files, self.tags, self.attributes = [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, *pair) for pair in attrs]
-        self.files += [value for key, value in attrs if key in ("src", "srcset")]
+    return caught[0], out / "page" / "index.html"
 
 
 def test_rows_hold_the_method_its_controls_and_its_baselines(ran):
-    (section,), _ = ran
-    assert [row.kind for row in section.rows] == ["ours", "control", "control", "baseline", "baseline"]
+    (finding,) = ran[0].findings
+    assert [row.kind for row in finding.rows] == ["ours", "control", "control", "baseline", "baseline"]
     ours, short, limit, static, full = (
-        {c.name: cell for c, cell in zip(section.columns, r.cells, strict=True)} for r in section.rows
+        {c.name: cell for c, cell in zip(finding.columns, r.cells, strict=True)} for r in finding.rows
     )
     steps = [row["optimizer steps"].value for row in (ours, short, limit, static)]
     assert steps == [90, 90, 90, 90]
@@ -67,144 +52,55 @@ def test_rows_hold_the_method_its_controls_and_its_baselines(ran):
     assert all(row["training time"].value > 0 for row in (ours, short, limit, static, full))
 
 
-def test_page_and_verdict_hold_the_numbers_of_the_section(ran):
-    (section,), page = ran
-    text = page.read_text(encoding="utf-8")
-    table = text[text.index("<tbody>") : text.index("</tbody>")]
-    shown = re.findall(r'<td class="number">([^<]*)</td>', table)
-    assert shown == [c.show(cell) for row in section.rows for c, cell in zip(section.columns, row.cells, strict=True)]
-    for row in section.rows:
-        assert f"{row.cells[0].value:.1f}\N{NO-BREAK SPACE}%" in section.verdict
-    assert section.verdict in text
+def test_words_and_overview_hold_the_numbers_of_the_rows(ran):
+    (finding,) = ran[0].findings
+    for row in finding.rows:
+        assert f"{row.cells[0].value:.1f}\N{NO-BREAK SPACE}%" in finding.gained + finding.not_gained
+    ours, static = finding.rows[0].cells[0].value, finding.rows[3].cells[0].value
+    assert (finding.score.ours, finding.score.without) == (f"{ours:.1f}", f"{static:.1f}")
+    assert finding.score.change.startswith(f"{ours - static:+.1f}")
 
 
-def test_page_needs_no_network_and_every_file_is_there(ran):
-    _, page = ran
-    text = page.read_text(encoding="utf-8")
-    parsed = _Page(text)
-    assert len(parsed.files) == 4  # two figures, light and dark
-    assert all((page.parent / name).is_file() for name in parsed.files)
-    assert not re.search(r"(?:https?:)?//\w", text)
-    assert "@import" not in text
-    assert "url(" not in text
-    assert "script" not in parsed.tags
-    assert sorted(path.name for path in page.parent.iterdir()) == sorted(
-        ["index.html", *parsed.files]
-    )  # nothing unfinished
+def test_the_folder_holds_the_page_its_figures_and_nothing_unfinished(ran):
+    section, page = ran
+    assert section.seconds > 1  # it trained; the frame took the time
+    drawn = {f"rs2-{name}-{scheme}.svg" for name in ("accuracy", "coverage") for scheme in ("light", "dark")}
+    assert {path.name for path in page.parent.iterdir()} == {"index.html", *drawn}
+    assert "Smallest form" in page.read_text(encoding="utf-8")
 
 
-def test_page_is_well_made(ran):
-    _, page = ran
-    parsed = _Page(page.read_text(encoding="utf-8"))
-    assert parsed.tags.count("h1") == 1
-    assert parsed.tags.count("h2") == 1
-    assert parsed.tags.count("caption") == 1
-    assert {value for tag, key, value in parsed.attributes if tag == "th" and key == "scope"} == {"row", "col"}
-    ids = [value for _, key, value in parsed.attributes if key == "id"]
-    assert len(ids) == len(set(ids))
-    anchors = [value[1:] for tag, key, value in parsed.attributes if tag == "a" and key == "href"]
-    described = [value for _, key, value in parsed.attributes if key == "aria-labelledby"]
-    assert set(anchors + described) <= set(ids)
-    assert all(value for tag, key, value in parsed.attributes if tag == "img" and key == "alt")
+@pytest.mark.parametrize(
+    ("ours", "static", "short", "words", "result"),
+    [
+        (HIGH, LOW, HIGH[::-1], ["is better than one random", "not clearly"], "better"),
+        (HIGH, HIGH[::-1], LOW, ["not clearly different", "expects a tie"], "level"),
+        (LOW, HIGH, HIGH, ["worse than one", "worse than a sho"], "worse"),
+    ],
+)
+def test_words_follow_the_paired_differences(ran, ours, static, short, words, result):
+    import lightning_adapt.rs2.demo as rs2_demo
+    from lightning_adapt._shared.demo_training import TrainingRun
+
+    values = {"rs2": ours, "static": static, "short": short, "limit": [83.0] * 3, "full": [88.0]}
+    curve = [(1.0, 80.0)]
+    runs = {arm: [TrainingRun(value, 2.0, 10, 1.0, curve) for value in some] for arm, some in values.items()}
+    task = rs2_demo._digits_task(quick=True)
+    finding = rs2_demo._finding(task, runs)
+    text = f"{finding.gained} {finding.not_gained}"
+    assert all(word in text for word in words)
+    assert finding.score.result == result
+    assert "88.0\N{NO-BREAK SPACE}%" in finding.not_gained
 
 
-def _section(**changed):
-    values = {
-        "method": "other",
-        "title": "Other",
-        "problem": "A problem.",
-        "setting": "A setting.",
-        "table_caption": "Numbers",
-        "columns": (Column("loss"), Column("time", "s", 2)),
-        "rows": (
-            Row("without", "baseline", (Cell(1.25), None)),
-            Row("with", "ours", (Cell(1000, 0.5), Cell(2, 0.125))),
-        ),
-        "verdict": "A verdict.",
-        "usage": (("Script", "code"),),
-        "seconds": 1.0,
-    }
-    return Section(**{**values, **changed})
-
-
-def test_all_text_is_escaped(tmp_path):
-    hostile = _section(
-        title=HOSTILE,
-        problem=HOSTILE,
-        setting=HOSTILE,
-        table_caption=HOSTILE,
-        verdict=HOSTILE,
-        columns=(Column(HOSTILE, HOSTILE),),
-        rows=(Row(HOSTILE, "ours", (Cell(1),)),),
-        usage=((HOSTILE, HOSTILE),),
-        pictures=(Picture("drawn", HOSTILE, HOSTILE, _empty_figure),),
-        audio=(Audio("said", HOSTILE, SILENT_WAV),),
-        more=(Table(HOSTILE, (Column(HOSTILE),), (Row(HOSTILE, "ours", (Cell(1),)),), HOSTILE, HOSTILE),),
-    )
-    parsed = _Page(write_page([hostile], tmp_path, facts=HOSTILE, missing=[HOSTILE]).read_text(encoding="utf-8"))
-    assert "script" not in parsed.tags
-    assert ("img", "alt", HOSTILE) in parsed.attributes
-    assert "quoted" not in {key for _, key, _ in parsed.attributes}
-
-
-def _empty_figure():
-    from matplotlib.figure import Figure
-
-    return Figure()
-
-
-def test_audio_is_a_file_with_controls_and_numbers_are_shown_with_their_spread(tmp_path):
-    page = write_page([_section(audio=(Audio("said", "Good morning.", SILENT_WAV),))], tmp_path / "new" / "folder")
-    parsed = _Page(page.read_text(encoding="utf-8"))
-    assert (page.parent / "other-said.wav").read_bytes() == SILENT_WAV
-    assert ("audio", "controls", None) in parsed.attributes
-    shown = re.findall(r'<td class="number">([^<]*)</td>', page.read_text(encoding="utf-8"))
-    assert shown == ["1.2", "not measured", "1,000.0 ± 0.5", "2.00 ± 0.12"]
-
-
-def _further():
-    return Table(
-        "More numbers", (Column("bytes"),), (Row("small", "ours", (Cell(12),)),), "Measured so.", "It is small."
-    )
-
-
-def test_further_tables_stand_below_the_verdict_with_words_of_their_own(tmp_path):
-    text = write_page([_section(more=(_further(),))], tmp_path).read_text(encoding="utf-8")
-    parsed = _Page(text)
-    assert parsed.tags.count("caption") == 2
-    ids = [value for _, key, value in parsed.attributes if key == "id"]
-    assert len(ids) == len(set(ids))
-    assert {value for _, key, value in parsed.attributes if key == "aria-labelledby"} <= set(ids)
-    order = ["A setting.", "1,000.0", "A verdict.", "Measured so.", "More numbers", "12.0", "It is small."]
-    places = [text.index(words) for words in order]
-    assert places == sorted(places)
-    console = Console(width=80, record=True, file=io.StringIO())
-    demo._print_section(console, _section(more=(_further(),)))
-    printed = console.export_text()
-    places = [printed.index(words) for words in ["Other", "A verdict.", "More numbers", "12.0", "It is small."]]
-    assert places == sorted(places)
-
-
-def test_section_refuses_rows_that_do_not_fit_and_names_that_are_no_file_names():
+def test_sections_refuse_what_a_page_cannot_show():
     with pytest.raises(ValueError, match=r"`cells` must be of length 2, but got 1\. Give 'short' one per column"):
-        _section(rows=(Row("short", "ours", (Cell(1),)),))
-    with pytest.raises(ValueError, match=r"`cells` must be of length 2, but got 1\. Give 'few' one per column"):
-        Table("More", (Column("a"), Column("b")), (Row("few", "ours", (Cell(1),)),))
+        a_finding(rows=(Row("short", "ours", (Cell(1),)),))
     with pytest.raises(ValueError, match="`name` must be made of a-z"):
-        _section(audio=(Audio("../up", "", b""),))
-
-
-def test_a_failed_write_leaves_the_old_page(tmp_path):
-    page = write_page([_section()], tmp_path)
-    before = page.read_bytes()
-
-    def fail():
-        raise RuntimeError("cannot draw")
-
-    with pytest.raises(RuntimeError, match="cannot draw"):
-        write_page([_section(title="New", pictures=(Picture("bad", "c", "a", fail),))], tmp_path)
-    assert page.read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+        a_section(a_finding(audio=(Audio("../up", "", b""),)))
+    with pytest.raises(ValueError, match="`findings` must be one or more"):
+        Section(**{**vars(a_section()), "findings": ()})
+    with pytest.raises(ValueError, match="`result` must be one of 'better', 'level', 'worse', but got 'great'"):
+        a_score(result="great")
 
 
 def test_unknown_method_is_refused_by_name(tmp_path):
@@ -242,14 +138,30 @@ def _replace_rs2_demo(monkeypatch, error):
     monkeypatch.setattr(lightning_adapt.rs2.demo, "run", fail)
 
 
-def test_every_column_is_printed_on_a_narrow_terminal(ran):
-    (section,), _ = ran
+# -- what is printed --------------------------------------------------------------------------------------------------
+def printed(section):
     console = Console(width=80, record=True, file=io.StringIO())
     demo._print_section(console, section)
-    printed = console.export_text()
-    for row in section.rows:
-        assert all(column.show(cell) in printed for column, cell in zip(section.columns, row.cells, strict=True))
-    assert "…" not in printed
+    return console.export_text()
+
+
+def test_every_column_is_printed_on_a_narrow_terminal(ran):
+    section, _ = ran
+    (finding,), text = section.findings, printed(section)
+    for row in finding.rows:
+        assert all(column.show(cell) in text for column, cell in zip(finding.columns, row.cells, strict=True))
+    assert "…" not in text
+
+
+def test_findings_are_printed_one_after_the_other():
+    rows = (Row("small", "ours", (Cell(12),)),)
+    further = Finding(
+        "More numbers", (Column("bytes"),), rows, "Measured so.", "It is small.", "It is slow.", a_score()
+    )
+    text = printed(a_section(a_finding(), further))
+    words = ["Other", "A setting.", "Gained: A gain.", "Not gained: A price.", "More numbers", "12.0", "Measured so."]
+    places = [text.index(word) for word in [*words, "Gained: It is small.", "Not gained: It is slow."]]
+    assert places == sorted(places)
 
 
 def test_demo_prints_the_page_and_none_of_lightnings_chatter(tmp_path, monkeypatch, capfd):
@@ -258,63 +170,11 @@ def test_demo_prints_the_page_and_none_of_lightnings_chatter(tmp_path, monkeypat
     def fit_once(context):
         task = rs2_demo._digits_task(quick=True)
         rs2_demo._fit(task, "short", 0, context.advance, steps=2)
-        return _section()
+        return a_section()
 
     monkeypatch.setattr(rs2_demo, "run", fit_once)
     assert demo.run("rs2", tmp_path) == 0
-    printed = capfd.readouterr()
-    assert str(tmp_path / "index.html") in printed.out
+    said = capfd.readouterr()
+    assert str(tmp_path / "index.html") in said.out
     for chatter in ("GPU", "TPU", "Tip", "max_steps", "num_workers", "Warning"):
-        assert chatter not in printed.out + printed.err
-
-
-# -- in a browser -----------------------------------------------------------------------------------------------------
-PROBE = """<script>addEventListener("load", () => {
-  const seen = [...document.images].map((i) => i.currentSrc.split("/").pop() + "=" + i.naturalWidth);
-  const wide = document.documentElement.scrollWidth > innerWidth ? "too wide" : "fits";
-  document.title = ["PROBE", wide, ...seen].join(" ");
-});</script></body>"""
-
-
-def _chromium():
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if found := shutil.which(name):
-            return found
-    if os.environ.get("CI") == "true":
-        pytest.fail("No Chromium: install the package chromium.")
-    return pytest.skip("No Chromium on this machine.")
-
-
-@pytest.mark.parametrize("width", [500, 1200])  # headless Chromium makes no window narrower than 500
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_browser_shows_the_page_without_errors(ran, tmp_path, scheme, width):
-    _, page = ran
-    shutil.copytree(page.parent, tmp_path / "page")
-    copy = tmp_path / "page" / "index.html"
-    copy.write_text(copy.read_text(encoding="utf-8").replace("</body>", PROBE), encoding="utf-8")
-    colours = {"light": "1", "dark": "0"}[scheme]
-    command = [
-        *(_chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"),
-        *(f"--user-data-dir={tmp_path / 'profile'}", f"--blink-settings=preferredColorScheme={colours}"),
-        *(f"--window-size={width},1000", "--virtual-time-budget=5000", "--dump-dom", copy.as_uri()),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert "CONSOLE" not in done.stderr
-    probe = re.search(r"<title>PROBE (fits|too wide) ([^<]*)</title>", done.stdout)
-    assert probe is not None
-    assert probe[1] == "fits"
-    images = dict(entry.split("=") for entry in probe[2].split())
-    assert set(images) == {f"rs2-accuracy-{scheme}.svg", f"rs2-coverage-{scheme}.svg"}
-    assert all(int(natural) > 0 for natural in images.values())
-
-
-def test_the_browser_check_sees_a_missing_figure(tmp_path):
-    # the test of the test: a page whose figure is gone must report a width of 0
-    page = write_page([_section(pictures=(Picture("gone", "c", "a", _empty_figure),))], tmp_path)
-    for figure in tmp_path.glob("*.svg"):
-        figure.unlink()
-    page.write_text(page.read_text(encoding="utf-8").replace("</body>", PROBE), encoding="utf-8")
-    command = [_chromium(), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--virtual-time-budget=5000", "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert re.search(r"<title>PROBE \w+ other-gone-\w+\.svg=0</title>", done.stdout)
+        assert chatter not in said.out + said.err

@@ -57,13 +57,10 @@ def test_switched_off_gives_bit_equal_weights(name, how, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        {"num_sanity_val_steps": 2},
         {"fast_dev_run": 2},
-        {"accumulate_grad_batches": 2},
-        {"precision": "bf16-mixed"},
-        {"max_epochs": -1, "max_steps": 9},
-        {"check_val_every_n_epoch": None, "val_check_interval": 3},
-        {"reload_dataloaders_every_n_epochs": 1},
+        {"num_sanity_val_steps": 2, "accumulate_grad_batches": 2},
+        {"precision": "bf16-mixed", "reload_dataloaders_every_n_epochs": 1},
+        {"max_epochs": -1, "max_steps": 9, "check_val_every_n_epoch": None, "val_check_interval": 3},
         {"deterministic": True, "gradient_clip_val": 1.0},
     ],
     ids=lambda options: ",".join(options),
@@ -103,10 +100,10 @@ def test_other_callbacks_keep_working_in_any_order(name, first, tmp_path):
     checkpoint = ModelCheckpoint(tmp_path / "best", monitor=monitor, save_last=True)
     others = [EarlyStopping(monitor, patience=50), LearningRateMonitor(), checkpoint]
     callbacks = [*setup.callbacks, *others] if first else [*others, *setup.callbacks]
-    options = {"logger": CSVLogger(tmp_path), "log_every_n_steps": 1, "max_epochs": 3}
+    options = {"logger": CSVLogger(tmp_path), "log_every_n_steps": 1, "max_epochs": 2}
     module = fit(replace(setup, callbacks=callbacks), tmp_path, **options)
     assert checkpoint.best_model_path
-    assert [epoch for epoch, _ in module.seen][-1] == 2
+    assert [epoch for epoch, _ in module.seen][-1] == 1
 
 
 @pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader` but have no `validation_step`:UserWarning")
@@ -122,7 +119,7 @@ def test_default_checkpoint_is_saved_without_validation_data(name, tmp_path):
 def test_a_module_comes_back_from_its_checkpoint(tmp_path):
     for name in of_kind("module"):
         setup = REGISTRY[name].build(0, 8)
-        module = fit(setup, tmp_path / name, enable_checkpointing=True)
+        module = fit(setup, tmp_path / name, enable_checkpointing=True, max_epochs=1)
         (path,) = (tmp_path / name).rglob("*.ckpt")
         again = type(module).load_from_checkpoint(path, weights_only=True)
         assert len(again.state_dict()) == len(module.state_dict())
@@ -169,7 +166,7 @@ def test_a_pass_over_the_train_loader_inside_an_epoch_changes_nothing(name, work
         module = setup.module()
         if peeks:
             module.on_validation_epoch_start = partial(peek, module)
-        options = {"check_val_every_n_epoch": None, "val_check_interval": 3}
+        options = {"check_val_every_n_epoch": None, "val_check_interval": 3, "max_epochs": 3}
         runs[peeks] = fit(setup, tmp_path, module, **options).seen
-    assert peeked == [32] * 5
+    assert peeked == [32] * 4
     assert runs[True] == runs[False]

@@ -59,9 +59,17 @@ def contracts_of(name: str, *modules: ModuleType) -> set[str]:
     return {key for key, value in tests if name in names_of(value)}
 
 
+def saves_state(value: object) -> bool:
+    """Whether a class has a state of its own, itself or by a mix-in of ours."""
+    mixed_in = [
+        base for base in getattr(value, "__bases__", ()) if base.__module__.startswith("lightning_adapt._shared")
+    ]
+    return any("state_dict" in vars(kind) for kind in (value, *mixed_in))
+
+
 def uncovered(name: str, entry: Entry, value: object) -> set[str]:
     """What is asked of a public name and not done."""
-    wanted = CONTRACTS[entry.kind] | (STATE if "state_dict" in vars(value) else set())
+    wanted = CONTRACTS[entry.kind] | (STATE if saves_state(value) else set())
     wanted -= set() if entry.copies else {"test_copies_go_on_where_it_was"}
     missing = wanted - contracts_of(name, test_drop_in, test_ddp, test_objects, test_serving, test_state)
     if entry.kind != "object" and entry.resume not in ("exact", "loader", "epoch"):  # the tests of test_resume.py

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lightning_adapt.divconq.embed import vector_file
-from lightning_adapt.divconq.embed.cache import cache_key, embed_texts, part_rows
+from lightning_adapt.divconq.embed.cache import cache_key, embed_texts
 from lightning_adapt.divconq.embed.embedders import PrecomputedEmbedder
 
 TEXTS = [f"text {row}" for row in range(10)]
@@ -229,11 +229,10 @@ def test_ranks_share_the_batches(tmp_path, world, cached):
         embedder = Numbers()
         options = {"batch_size": 3, "part": (rank, world)}
         vectors = embed_texts(embedder, TEXTS, cache_dir=folder, **options)
-        rows = part_rows(10, **options)
+        rows = [row for row in range(10) if row // 3 % world == rank]
         np.testing.assert_array_equal(vectors, EXPECTED[rows])
-        assert rows.tolist() == [row for row in range(10) if row // 3 % world == rank]
         assert vectors.shape[1] == 2
-        seen += rows.tolist()
+        seen += rows
         if cached and len(rows):
             again = Numbers()
             np.testing.assert_array_equal(embed_texts(again, TEXTS, cache_dir=folder, **options), vectors)

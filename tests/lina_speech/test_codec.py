@@ -15,9 +15,8 @@ from lightning_adapt.lina_speech.codecs.codec import (
     check_codec,
     check_codec_like,
     codec_from_state,
-    fingerprint_text,
-    tensors_digest,
 )
+from lightning_adapt.lina_speech.codecs.fingerprint import fingerprint_text, tensors_digest
 from lightning_adapt.lina_speech.codecs.kmeans_mel import KMeansMelCodec
 from lightning_adapt.lina_speech.codecs.transformers_codec import TransformersCodec
 from lightning_adapt.lina_speech.codecs.wavtokenizer import WavTokenizerCodec

@@ -8,45 +8,31 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_adapt._shared.quiet import quiet_lightning
 from lightning_adapt._shared.report import write_page
 from lightning_adapt.lina_speech import demo as ours
 from lightning_adapt.lina_speech.corpus.wave_files import samples_of_wave
 from lightning_adapt.lina_speech.demo_fit import Found
-from lightning_adapt.lina_speech.demo_voice_table import voice_audio, voice_table, voice_verdict
+from lightning_adapt.lina_speech.demo_voice_table import voice_finding
 from lightning_adapt.lina_speech.demo_voices import Cloned, VoiceTask
 from lightning_adapt.lina_speech.inference.speech import Speech
+from tests.contracts.demo_parts import CountingContext
 
 TASK = ours.Task(4, 50, 96, 100, 1400, 8, VoiceTask(4, 20, 6, 12, 60, 300))
 
 
-class Context:
-    """Counts what the progress bar would show."""
-
-    quick = True
-
-    def __init__(self):
-        self.total, self.steps, self.said = 0, 0, []
-
-    def start(self, total):
-        self.total = total
-
-    def doing(self, what):
-        self.said.append(what)
-
-    def advance(self, steps=1):
-        self.steps += steps
-
-
 @pytest.fixture(scope="module")
 def ran():
-    context = Context()
-    return ours.run(context), context
+    context = CountingContext()
+    with quiet_lightning():
+        return ours.run(context), context
 
 
 def test_rows_hold_the_method_its_control_and_its_baselines(ran):
     section, context = ran
-    assert [row.kind for row in section.rows] == ["baseline", "baseline", "control", "ours"]
-    losses, gains, choices = ([row.cells[column].value for row in section.rows] for column in range(3))
+    rows = section.findings[0].rows
+    assert [row.kind for row in rows] == ["baseline", "baseline", "control", "ours"]
+    losses, gains, choices = ([row.cells[column].value for row in rows] for column in range(3))
     assert all(1 < loss < 6 for loss in losses)
     assert gains == pytest.approx([loss - losses[1] for loss in losses])
     assert choices == pytest.approx([math.exp(loss) for loss in losses])
@@ -74,30 +60,23 @@ def test_the_page_has_its_figures_and_its_sounds(ran, tmp_path):
 
 def test_the_new_voice_has_its_table_beside_its_rivals(ran):
     section, _ = ran
-    (table,) = section.more
+    base, table = section.findings
     assert [row.kind for row in table.rows] == ["baseline", "baseline", "control", "ours"]
     losses, others, kept = ([row.cells[column].value for row in table.rows] for column in range(3))
     assert all(1 < loss < 6 for loss in losses)
     assert losses[3] <= losses[0] + 0.1  # the base is the first candidate on the utterances that choose
-    assert others[0] == others[1] == others[3] == section.rows[3].cells[0].value  # nothing is forgotten
+    assert others[0] == others[1] == others[3] == base.rows[3].cells[0].value  # nothing is forgotten
     assert others[2] != others[0]
     assert kept[0] == 0
     assert kept[1] > kept[3] > 0
     assert kept[2] > 4000  # 1.2 M numbers
-    assert table.verdict == voice_verdict_of(table)
     assert {sound.name for sound in section.audio if "Synthetic" in sound.caption} == {
         *("speech", "voice-untuned", "voice-prompt", "voice-tuned")
     }
-
-
-def voice_verdict_of(table):
-    """The verdict again, from the cells of the table and from the two numbers that are in none."""
-    rows = dict(zip(("untuned", "prompt", "finetuned", "tuned"), table.rows, strict=True))
-    losses, others, kept = ({row: cells.cells[column].value for row, cells in rows.items()} for column in range(3))
-    heard = float(table.setting.split("(")[1].split("\N{NO-BREAK SPACE}s")[0])
-    seconds = float(table.verdict.split("\N{NO-BREAK SPACE}s")[0])
-    nbytes = {row: round(1000 * value) for row, value in kept.items()}
-    return voice_verdict(cloned(losses=losses, others=others, nbytes=nbytes, heard=heard, seconds=seconds))
+    text = table.gained + table.not_gained
+    assert all(f"{losses[row]:.3f}" in text for row in (0, 3))
+    assert f"{losses[2]:.3f}" in table.score.but
+    assert f"{kept[3]:.0f}\N{NO-BREAK SPACE}kB" in text
 
 
 def cloned(losses=None, others=None, **over):
@@ -127,60 +106,74 @@ def found(**over):
 
 
 @pytest.mark.parametrize(
-    ("over", "words"),
+    ("over", "words", "result"),
     [
-        ({}, ["is 2.000, 0.500 below the 2.500", "it is 2.400: the text is worth 0.400", "7 of 8 new sentences"]),
-        ({"ours": 2.8}, ["2.800, 0.300 above", "2.400: so far it does not read what it says"]),
+        ({}, ["is 2.000, 0.500_nats below the 2.500", "is 2.400: the text is worth 0.400", "7 of 8 new sen"], "better"),
+        ({"ours": 2.8}, ["Nothing yet: after", "2.800, 0.300_nats above", "2.400: so far it does not read"], "worse"),
     ],
 )
-def test_the_verdict_follows_the_rows(over, words):
-    verdict = ours._verdict(TASK, found(**over))
-    assert all(word in verdict for word in words)
-    assert "12\N{NO-BREAK SPACE}s of one core" in verdict
+def test_words_follow_the_rows(over, words, result):
+    finding = ours._finding(TASK, found(**over))
+    text = f"{finding.gained} {finding.not_gained}".replace("\N{NO-BREAK SPACE}", "_")
+    for word in [*words, "12_s of one core"]:
+        assert word in text
+    assert finding.score.result == result
 
 
 def test_the_section_names_what_spoke():
-    section = ours._section(TASK, found(), 1.0)
-    assert "4 voices of a built-in formant synthesiser" in section.setting
-    assert [audio.name for audio in section.audio][:3] == ["speech", "codec", "recording"]
+    finding = ours._finding(TASK, found())
+    assert "4 voices of a built-in formant synthesiser" in finding.setting
+    assert [audio.name for audio in finding.audio] == ["speech", "codec", "recording"]
+
+
+def test_reading_is_a_line_from_corner_to_corner():
+    assert ours._reading(torch.eye(9)) == pytest.approx(1)
+    assert ours._reading(torch.eye(9).flip(1)) == pytest.approx(-1)
+    assert ours._reading(torch.ones(9, 4)) == 0
 
 
 @pytest.mark.parametrize(
-    ("losses", "others", "words"),
+    ("losses", "others", "words", "result"),
     [
         (
             {},
             {},
             [
                 "make a voice of 25_kB that lowers the loss from 3.000 to 2.400 (20_%)",
-                "0.500 better than a prompt and 0.200 worse than fine-tuning all weights",
-                "which costs the other voices 0.300 and keeps 4.8_MB",
+                "0.500_nats better than a prompt",
+                "It is 0.200_nats worse than fine-tuning all weights",
+                "which costs the other voices 0.300_nats and keeps 4.8_MB",
                 "the other voices stay at 1.600",
             ],
+            "better",
         ),
         (
             {"tuned": 3.1, "prompt": 3.0, "finetuned": 3.1},
             {"finetuned": 1.5, "tuned": 1.7},
             [
                 "does not help: the loss is 3.000 before and 3.100 after",
-                "0.100 worse than a prompt and level with fine-tuning all weights",
-                "which does not cost the other voices (-0.100)",
+                "0.100_nats worse than a prompt",
+                "level with fine-tuning all weights",
+                "which does not cost the other voices (-0.100_nats)",
                 "the other voices go to 1.700",
             ],
+            "worse",
         ),
     ],
 )
-def test_the_verdict_of_the_voice_follows_its_rows(losses, others, words):
-    verdict = voice_verdict(cloned(losses, others)).replace("\N{NO-BREAK SPACE}", "_")
+def test_words_of_the_voice_follow_its_rows(losses, others, words, result):
+    finding = voice_finding(TASK.voice, cloned(losses, others))
+    text = f"{finding.gained} {finding.not_gained}".replace("\N{NO-BREAK SPACE}", "_")
     for word in words:
-        assert word in verdict
-    assert verdict.startswith("6_s of one core and 36_s of speech")
+        assert word in text
+    assert text.startswith("6_s of one core and 36_s of speech")
+    assert finding.score.result == result
 
 
 def test_the_new_voice_is_described_and_its_sounds_are_said_to_be_synthetic():
-    table = voice_table(TASK.voice, cloned())
-    assert "The next voice of a built-in formant synthesiser: 20 utterances" in table.setting
-    said = voice_audio(cloned())
+    finding = voice_finding(TASK.voice, cloned())
+    assert "The next voice of a built-in formant synthesiser: 20 utterances" in finding.setting
+    said = finding.audio
     assert [sound.name for sound in said] == [f"voice-{row}" for row in ("untuned", "prompt", "tuned", "original")]
     assert ["Synthetic" in sound.caption for sound in said] == [True, True, True, False]
     assert all("a b" in sound.caption for sound in said)

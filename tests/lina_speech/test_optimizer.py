@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lightning_adapt.lina_speech.module import LinaSpeechModule
-from lightning_adapt.lina_speech.optimizer import check_betas, check_decay, decay_groups, rate_factor, warmed_up_cosine
+from lightning_adapt.lina_speech.optimizer import check_betas, decay_groups, rate_factor, warmed_up_cosine
 from tests.lina_speech.speech_parts import SMALL, lively
 
 
@@ -102,9 +102,3 @@ def test_bad_betas_are_named(value, error):
     with pytest.raises(error, match="`betas` must be"):
         check_betas(value)
     assert check_betas([0, 0.5]) == (0.0, 0.5)
-
-
-@pytest.mark.parametrize(("value", "error"), [("a", TypeError), (True, TypeError), (-1, ValueError)])
-def test_a_bad_decay_is_named(value, error):
-    with pytest.raises(error, match="`weight_decay` must be"):
-        check_decay(value)

@@ -11,10 +11,12 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
-from lightning_adapt._shared.report import Cell, Column, Picture, Row, Section, write_page
+from lightning_adapt._shared.report import write_page
+from lightning_adapt._shared.report_parts import Picture
 from lightning_adapt._shared.report_style import SCHEMES
 from lightning_adapt.reloop2.figures import slots_figure
 from lightning_adapt.reloop2.metrics import PrequentialMetrics
+from tests.contracts.demo_parts import a_finding, a_section
 
 PER_SLOT = {
     "auc": torch.tensor([0.6, math.nan, 0.7]),
@@ -94,12 +96,7 @@ def test_it_takes_the_colours_of_the_page(scheme):
 def test_it_goes_onto_the_page_and_opens_no_window(tmp_path):
     before = plt.get_fignums()
     picture = Picture("slots", "AUC and logloss over time", "two charts", lambda: slots_figure(PER_SLOT))
-    rows = (Row("with", "ours", (Cell(1),)),)
-    section = Section(
-        *("reloop2", "ReLoop2", "A problem.", "A setting.", "Numbers", (Column("loss"),), rows, "A verdict.", (), 1.0),
-        pictures=(picture,),
-    )
-    write_page([section], tmp_path)
+    write_page([a_section(a_finding(pictures=(picture,)), method="reloop2")], tmp_path)
     light, dark = (
         (tmp_path / f"reloop2-slots-{scheme}.svg").read_text(encoding="utf-8") for scheme in ("light", "dark")
     )

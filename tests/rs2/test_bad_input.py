@@ -16,7 +16,6 @@ from torch.utils.data import (
 )
 
 from lightning_adapt import RS2Callback, RS2DataModule, RS2Sampler, rs2_loader
-from lightning_adapt._shared.batch_sampler import EpochBatchSampler
 from lightning_adapt._shared.row_sampler import RowSampler
 from lightning_adapt.rs2.functional import expected_coverage, permute, round_size
 from tests.foreign import ForeignData
@@ -125,7 +124,7 @@ CASES = {
     "negative epoch": (lambda: RS2Sampler(80).set_epoch(-1), V, "`epoch`", ">= 0", "-1", "from 0"),
     "negative position": (lambda: RS2Sampler(80).start_at(-1), V, "`samples`", ">= 0", "-1", "Pass the number of samples"),
     "permute outside": (lambda: permute(torch.tensor([3, 10]), 10, 0), V, "`index`", "n - 1 = 9", "3..10", "modulo n"),
-    "permute nothing": (lambda: permute(torch.tensor([0]), 0, 0), V, "`n`", ">= 1", "got 0", "Pass the number of rows"),
+    "permute nothing": (lambda: permute(torch.tensor([0]), 0, 0), V, "`n`", "a whole number from 1", "got 0", "Pass the number of rows"),
     "permute with a typo": (lambda: permute(torch.tensor([0]), 1, 0, method="rand"), V, "`method`", "'randperm'", "'rand'", "Leave it at 'auto'"),
     "coverage of an unknown mode": (lambda: expected_coverage(1, 2, 1, "x"), V, "`mode`", "'without'", "'x'", "See RS2Sampler"),
     "rows twice": (lambda: RowSampler([1, 1]), V, "`rows`", "distinct", "[1, 1]", "at most once"),
@@ -174,10 +173,6 @@ FIT_CASES = {
     "a sampler of its own": (lambda: fit(row_loader(sampler=OwnSampler())), "train loader", "a standard torch sampler", "OwnSampler", "remove the sampler"),
     "sampler and callback": (
         lambda: fit(row_loader(sampler=RS2Sampler(80, 0.5))), "train loader", "without an RS2Sampler", "got one", "not both",
-    ),
-    "lists of rows": (
-        lambda: fit(DataLoader(Rows(80), batch_size=None, sampler=EpochBatchSampler(RowSampler(range(80)), 4))),
-        "train loader", "a standard torch sampler", "EpochBatchSampler", "remove the sampler",
     ),
     "no targets to stratify": (
         lambda: fit(DataLoader(torch.zeros(80, 1), 4), RS2Callback(0.5, stratify=True)), "train loader", "`targets`", "Tensor", "RS2Sampler(targets=...)",

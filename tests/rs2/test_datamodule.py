@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import pytorch_lightning
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -174,3 +175,12 @@ def test_writing_an_attribute_of_the_inner_one_reaches_it():
     assert (inner.batch_size, outer.batch_size) == (8, 8)
     outer.seed = 5
     assert (outer.seed, inner.seed) == (5, 77)
+
+
+def test_a_data_module_of_pytorch_lightning_is_sent_to_the_callback():
+    with pytest.raises(
+        TypeError, match=r"must be a lightning.pytorch LightningDataModule.* Use RS2Callback, which works"
+    ):
+        RS2DataModule(pytorch_lightning.LightningDataModule())
+    with pytest.raises(TypeError, match="use rs2_loader for a plain loader"):
+        RS2DataModule([1, 2])

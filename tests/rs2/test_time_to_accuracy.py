@@ -532,7 +532,7 @@ def test_instances_for_several_metrics_have_states_of_their_own(clock):
         ({"targets": [0.5, "0.6"]}, "`targets` must be"),
         ({"targets": None}, "`targets` must be"),
         ({"mode": "auto"}, "`mode` must be one of 'max', 'min'"),
-        ({"selection_seconds": -1}, "`selection_seconds` must be a number of seconds >= 0, but got -1"),
+        ({"selection_seconds": -1}, "`selection_seconds` must be a number >= 0, but got -1"),
         ({"selection_seconds": math.inf}, "`selection_seconds` must be"),
         ({"selection_seconds": "1"}, "`selection_seconds` must be"),
         ({"enabled": 1}, "`enabled` must be"),

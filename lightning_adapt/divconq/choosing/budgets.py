@@ -66,6 +66,7 @@ def resolve_budget(budget: int | float | str, n: int) -> int:
         >>> resolve_budget("5%", 1030), resolve_budget(0.1, 1030), resolve_budget(103, 1030)
         (52, 103, 103)
     """
+    check_integer("n", n, "Pass the rows of the pool.", minimum=1)
     number = check_budget(budget)
     rows = number if isinstance(number, int) else math.floor(number * n + 0.5)
     if rows < 1:
@@ -94,6 +95,7 @@ def round_sizes(budget: int, rounds: int) -> list[int]:
         >>> round_sizes(103, 3)
         [35, 34, 34]
     """
+    check_integer("budget", budget, "Pass at least one row.", minimum=1)
     check_integer("rounds", rounds, "Pass 1 for a single selection.", minimum=1)
     if rounds > budget:
         remedy = f"Use at most {budget} rounds, or a larger budget."

@@ -44,6 +44,12 @@ def silhouette(vectors: Vectors, labelings: Sequence[Tensor]) -> list[float]:
 
     Returns:
         One value in [-1, 1] per clustering; a row alone in its cluster counts as 0.
+
+    Example:
+        >>> import torch
+        >>> points = torch.tensor([[0.0], [0.1], [5.0], [5.1]])
+        >>> [round(value, 2) for value in silhouette(points, [torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])])]
+        [0.98, -0.49]
     """
     rows_given = Rows(vectors, "cpu")
     matrix = rows_given.take(torch.arange(rows_given.n))
@@ -109,7 +115,15 @@ def choose_k(
 
     Raises:
         ValueError: If an argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> corners = torch.eye(3).repeat(20, 1) + 0.01 * torch.rand(60, 3, generator=torch.Generator().manual_seed(0))
+        >>> choose_k(corners, budget=12, engine="torch").k
+        7
     """
+    check_integer("budget", budget, "Pass the rows of a round.", minimum=1)
+    check_integer("seed", seed, "Pass any whole number >= 0.")
     check_integer("sample", sample, "Pass 10000.", minimum=16)
     rows = Rows(vectors, "cpu")
     bound = max(1, min(rows.n // _ROWS_OF_A_CLUSTER, budget))

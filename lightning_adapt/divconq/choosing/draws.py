@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_adapt._shared.checks import check_integer, problem
 from lightning_adapt._shared.hashing import uniform
+from lightning_adapt._shared.tensor_checks import check_tensor
 
 __all__ = ["cluster_quotas", "draw_rows", "gumbel_top_k"]
 
@@ -41,7 +42,10 @@ def cluster_quotas(budget: int, weights: Tensor, available: Tensor, *, key: int 
         >>> cluster_quotas(10, torch.tensor([0.5, 0.3, 0.2]), torch.tensor([2, 100, 100])).tolist()
         [2, 5, 3]
     """
+    check_tensor("weights", weights, ndim=1)
+    check_tensor("available", available, "whole", ndim=1)
     check_integer("budget", budget, "Pass the rows to give out.")
+    check_integer("key", key, "Pass a key of `derive_key`.")
     weights = weights.detach().double().cpu()
     available = available.detach().long().cpu()
     if not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
@@ -110,6 +114,10 @@ def gumbel_top_k(log_weights: Tensor, count: int, noise: Tensor | torch.Generato
         >>> gumbel_top_k(torch.tensor([0.0, -math.inf, 0.0]), 2, torch.Generator().manual_seed(0)).sort().values
         tensor([0, 2])
     """
+    check_tensor("log_weights", log_weights, ndim=1)
+    if not isinstance(noise, torch.Generator):
+        check_tensor("noise", noise, "real", ndim=1)
+    check_integer("count", count, "Pass the rows to draw.")
     keys = _race(log_weights, noise)
     possible = int(torch.isfinite(keys).sum())
     if count > possible:
@@ -153,7 +161,20 @@ def draw_rows(
 
     Raises:
         ValueError: If a cluster has fewer rows than its quota; it names the first one.
+
+    Example:
+        >>> import torch
+        >>> labels = torch.tensor([0, 0, 0, 1, 1, 1])
+        >>> rows = draw_rows(labels, torch.tensor([1, 2]), key=0)
+        >>> labels[rows]
+        tensor([0, 1, 1])
     """
+    check_tensor("labels", labels, "whole", ndim=1)
+    check_tensor("quotas", quotas, "whole", ndim=1)
+    check_integer("key", key, "Pass a key of `derive_key`.")
+    for name, value in (("log_weights", log_weights), ("available", available)):
+        if value is not None:
+            check_tensor(name, value, ndim=1)
     labels = labels.long()
     may = (labels >= 0) & (quotas[labels.clamp(min=0)] > 0)
     if available is not None:

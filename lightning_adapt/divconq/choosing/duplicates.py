@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from lightning_adapt._shared.checks import check_fraction, problem
 from lightning_adapt._shared.kmeans import Engine, kmeans
 from lightning_adapt._shared.kmeans_rows import Rows, Vectors
+from lightning_adapt._shared.tensor_checks import check_tensor
 
 __all__ = ["exact_duplicates", "near_duplicates"]
 
@@ -31,12 +33,18 @@ def exact_duplicates(keys: Sequence[bytes] | Vectors | Rows) -> Tensor:
     Returns:
         True for every copy but the first. Shape (N,), dtype bool.
 
+    Raises:
+        TypeError: If it is neither a sequence of bytes nor vectors.
+
     Example:
         >>> exact_duplicates([b"a", b"b", b"a"]).tolist()
         [False, False, True]
     """
     if isinstance(keys, (Tensor, np.ndarray, Rows)):
         return _repeated(_vector_keys(Rows(keys, "cpu")))
+    given: Any = keys  # texts iterate, too
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise TypeError(problem("keys", "a sequence of bytes, or vectors", keys, "Hash the texts, or encode them."))
     return _repeated(keys)
 
 
@@ -83,6 +91,7 @@ def near_duplicates(vectors: Vectors | Rows, threshold: float = 0.95, *, labels:
     rows = Rows(vectors, "cpu")
     if labels is None:
         return _near(rows, threshold)
+    check_tensor("labels", labels, "whole")
     if labels.shape != (rows.n,):
         raise ValueError(problem("labels", f"of shape ({rows.n},)", tuple(labels.shape), "One cell per row."))
     gone = torch.zeros(rows.n, dtype=torch.bool)

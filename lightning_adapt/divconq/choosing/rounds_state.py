@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lightning_adapt._shared.state import on_cpu, read_version, to_plain, with_version
+from lightning_adapt._shared.state import on_cpu, read_version, reading_state, to_plain, with_version
 from lightning_adapt.divconq.choosing.budgets import resolve_budget
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def _selection(rounds: SelectionRounds) -> dict[str, Any]:
     }
 
 
+@reading_state("SelectionRounds")
 def read_state(rounds: SelectionRounds, state: dict[str, Any]) -> None:
     """Give a selection the state that another one had.
 

@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_adapt._shared.checks import check_choice, check_positive, problem
+from lightning_adapt._shared.checks import check_choice, check_integer, check_not_negative, check_number, problem
+from lightning_adapt._shared.tensor_checks import check_tensor
 
 __all__ = [
     "drop_light_clusters",
@@ -58,7 +59,9 @@ def quality_log_weights(
         >>> quality_log_weights(torch.tensor([1.0, 3.0, 7.0]), torch.tensor([0, 0, 1])).tolist()
         [-1.0, 1.0, 0.0]
     """
-    check_tau(tau)
+    check_tensor("quality", quality, ndim=1)
+    check_tensor("labels", labels, "whole", ndim=1)
+    tau = check_tau(tau)
     check_choice("mode", mode, ("softmax", "power"), "Leave it at 'softmax'.")
     values = quality.detach().double().cpu()
     if not bool(torch.isfinite(values).all()):
@@ -88,10 +91,9 @@ def _standardised(values: Tensor, groups: Tensor) -> Tensor:
     return torch.where((sd > _FLAT * size)[groups], centred / sd.clamp(min=1e-300)[groups], 0.0)
 
 
-def check_tau(tau: float) -> None:
-    """Raise TypeError or ValueError unless `tau` is a finite number >= 1e-6."""
-    if check_positive("tau", tau, "Pass 1.0.") < _LEAST_TAU:
-        raise ValueError(problem("tau", f"a number >= {_LEAST_TAU}", tau, "Pass 1e-6 for the best rows alone."))
+def check_tau(tau: float) -> float:
+    """Return `tau`; raise TypeError or ValueError unless it is a finite number >= 1e-6."""
+    return check_number("tau", tau, f"[{_LEAST_TAU}, inf)", "Pass 1.0, or 1e-6 for the best rows alone.")
 
 
 # -- clusters ----------------------------------------------------------------------------------------------------------
@@ -119,7 +121,10 @@ def shrunk_cluster_scores(clusters: Tensor, scores: Tensor, k: int, *, shrink: f
         >>> shrunk_cluster_scores(torch.tensor([0, 0]), torch.tensor([1.0, 3.0]), 2).tolist()
         [2.0, 2.0]
     """
-    check_shrink(shrink)
+    check_tensor("clusters", clusters, "whole", ndim=1)
+    check_tensor("scores", scores, ndim=1)
+    shrink = check_shrink(shrink)
+    check_integer("k", k, "Pass the number of clusters.", minimum=1, maximum=2**31)
     _check_size(scores)
     known = ~torch.isnan(scores)
     if not bool(known.any()):
@@ -137,10 +142,9 @@ def _check_size(scores: Tensor) -> None:
         raise ValueError(problem("scores", f"at most {LARGEST_SCORE} in size", large[0].item(), "Divide them."))
 
 
-def check_shrink(shrink: float) -> None:
-    """Raise ValueError unless `shrink` is a finite number >= 0."""
-    if not 0 <= shrink < math.inf:
-        raise ValueError(problem("shrink", "a finite number >= 0", shrink, "Pass 4, or 0 for plain means."))
+def check_shrink(shrink: float) -> float:
+    """Return `shrink`; raise TypeError or ValueError unless it is a finite number >= 0."""
+    return check_not_negative("shrink", shrink, "Pass 4, or 0 for plain means.")
 
 
 def reweight_clusters(log_weights: Tensor, scores: Tensor, *, update: Update = "exp", tau: float = 1.0) -> Tensor:
@@ -165,8 +169,10 @@ def reweight_clusters(log_weights: Tensor, scores: Tensor, *, update: Update = "
         >>> reweight_clusters(torch.zeros(2), torch.tensor([3.0, 1.0]), update="ratio").exp().float()
         tensor([0.7500, 0.2500])
     """
+    check_tensor("log_weights", log_weights, ndim=1)
+    check_tensor("scores", scores, ndim=1)
     check_choice("update", update, UPDATES, "Leave it at 'exp'.")
-    check_tau(tau)
+    tau = check_tau(tau)
     weights, values = log_weights.detach().double(), scores.detach().double()
     if bool(torch.isnan(values).any()):
         raise ValueError(problem("scores", "finite", math.nan, "Leave them out."))
@@ -228,6 +234,7 @@ def drop_light_clusters(log_weights: Tensor, drop_below: float) -> Tensor:
         >>> drop_light_clusters(torch.tensor([0.8, 0.16, 0.04]).log(), 0.2).exp().float()
         tensor([0.8333, 0.1667, 0.0000])
     """
+    check_tensor("log_weights", log_weights, ndim=1)
     check_drop_below(drop_below)
     weights = log_weights.detach().double()
     light = (weights.exp() * len(weights) < drop_below) & (weights < weights.max())
@@ -236,8 +243,7 @@ def drop_light_clusters(log_weights: Tensor, drop_below: float) -> Tensor:
 
 def check_drop_below(drop_below: float) -> None:
     """Raise ValueError unless `drop_below` is a number in [0, 1)."""
-    if not 0 <= drop_below < 1:
-        raise ValueError(problem("drop_below", "a number in [0, 1)", drop_below, "Pass 0 to drop nothing."))
+    check_number("drop_below", drop_below, "[0, 1)", "Pass 0 to drop nothing.")
 
 
 def weight_entropy(log_weights: Tensor) -> float:
@@ -253,5 +259,6 @@ def weight_entropy(log_weights: Tensor) -> float:
         >>> round(weight_entropy(torch.tensor([0.5, 0.5]).log()), 4)
         0.6931
     """
+    check_tensor("log_weights", log_weights, ndim=1)
     shares = log_weights.double()
     return float(-(shares.exp() * torch.where(shares == -math.inf, 0.0, shares)).sum()) + 0.0

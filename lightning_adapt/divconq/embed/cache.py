@@ -15,7 +15,7 @@ from lightning_adapt._shared.progress import progress_bar
 from lightning_adapt.divconq.embed.embedders import Embedder, FloatArray, PrecomputedEmbedder, check_vectors
 from lightning_adapt.divconq.embed.vector_file import VectorFile, check_width, read_vector_file
 
-__all__ = ["cache_key", "embed_texts", "part_rows"]
+__all__ = ["cache_key", "embed_texts"]
 
 Batch = tuple[int, int]  # first text, first text after it
 
@@ -42,7 +42,7 @@ def embed_texts(
         batch_size: Texts handed to the embedder at a time.
         progress: Whether to show a progress bar.
         part: (rank, world): batch j is made by rank j % world, and only this rank's rows are returned, in the order of
-            the texts (`part_rows` gives their numbers). The batches are the same for every world, so the vectors are,
+            the texts. The batches are the same for every world, so the vectors are,
             too. Every rank has a file of its own in the cache; a whole one that is there serves all ranks.
 
     Returns:
@@ -79,27 +79,6 @@ def embed_texts(
     path = Path(cache_dir) / f"{key}-{rank}of{world}by{batch_size}.npy"
     found = read_vector_file(path, about, _length(batches))
     return _on_disk(embedder, texts, batches, path, about, progress) if found is None else found
-
-
-def part_rows(
-    length: int, *, batch_size: int = 1024, part: tuple[int, int] = (0, 1)
-) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return which rows `embed_texts` returns for a rank.
-
-    Args:
-        length: Number of texts N.
-        batch_size: As in `embed_texts`.
-        part: As in `embed_texts`.
-
-    Returns:
-        Row numbers, ascending. Shape (rows of this rank,), dtype int64.
-
-    Raises:
-        TypeError: If an argument is of the wrong type.
-        ValueError: If an argument is out of range.
-    """
-    batches = _batches(length, batch_size, *_checked_part(part))
-    return np.concatenate([np.zeros(0, dtype=np.int64), *(np.arange(*batch, dtype=np.int64) for batch in batches)])
 
 
 def cache_key(texts: Sequence[str], description: dict[str, Any]) -> str:

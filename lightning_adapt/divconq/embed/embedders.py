@@ -13,6 +13,7 @@ import torch
 
 from lightning_adapt._shared.checks import describe, problem
 from lightning_adapt._shared.imports import require
+from lightning_adapt.divconq.embed.array_file import open_array
 
 __all__ = ["Embedder", "FloatArray", "PrecomputedEmbedder", "as_embedder", "check_vectors", "unit_rows"]
 
@@ -206,11 +207,7 @@ def _read_vectors(path: Path) -> npt.NDArray[Any]:
             problem("embedder", "a file that is there", str(path), "Check the path of the vectors.")
         )
     if path.suffix == ".npy":
-        try:
-            found: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise ValueError(f"{path} is no readable .npy file of numbers: {error}") from error
-        return found
+        return open_array(path)
     require("llm", "Reading vectors from a .safetensors file", "safetensors")
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_adapt._shared.checks import check_choice, problem
 from lightning_adapt._shared.imports import require
+from lightning_adapt._shared.text_files import read_json
 from lightning_adapt.divconq.text.pretrained import load_pretrained
 
 __all__ = ["Pooling", "TextModel", "default_device", "load_text_model"]
@@ -174,10 +174,7 @@ def _json_of(name: str, file: str, revision: str | None) -> Any:
             path = cached_file(name, file, revision=revision)
         except (OSError, ValueError):  # no such file, no such model or no connection: loading the model says which
             return None
-    try:
-        return json.loads(Path(str(path)).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no readable JSON: {error}") from error
+    return read_json(str(path))
 
 
 def default_device() -> torch.device:

@@ -15,10 +15,11 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from typing_extensions import Self
 
 from lightning_adapt._shared.files import whole_file
+from lightning_adapt._shared.text_files import read_json
+from lightning_adapt.divconq.embed.array_file import open_array
 from lightning_adapt.divconq.embed.embedders import FloatArray
 
 __all__ = ["VectorFile", "check_width", "read_vector_file"]
@@ -42,8 +43,7 @@ def read_vector_file(path: Path, about: Mapping[str, Any], length: int) -> Float
     if not path.exists():
         return None
     try:
-        found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        vectors: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        found, vectors = read_json(path.with_suffix(".json")), open_array(path)
         sound = (
             found["about"] == about
             and vectors.dtype == np.float32
@@ -51,7 +51,7 @@ def read_vector_file(path: Path, about: Mapping[str, Any], length: int) -> Float
             and len(vectors) == length
             and found["sha256"] == _digest(path)
         )
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    except (OSError, ValueError, KeyError, TypeError):
         sound = False
     if sound:
         return vectors
@@ -164,9 +164,9 @@ class VectorFile:
         self._marked = time.monotonic()
 
     def _resume(self) -> None:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, EOFError):
-            note = json.loads(self._note.read_text(encoding="utf-8"))
-            vectors = np.lib.format.open_memmap(self._data, mode="r+")
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, OverflowError):
+            note = read_json(self._note)
+            vectors: Any = open_array(self._data, "r+")
             rows = int(note["rows"])
             fits = vectors.dtype == np.float32 and vectors.ndim == 2 and len(vectors) == self.length
             if fits and note["about"] == self.about and 0 < rows <= self.length:

@@ -20,10 +20,9 @@ from lightning_adapt._shared import compat
 from lightning_adapt._shared.checks import check_flag, check_held_out, check_integer, problem
 from lightning_adapt._shared.hashing import generator
 from lightning_adapt._shared.optional_hooks import OptionalHooks
+from lightning_adapt._shared.resumable_data import ResumableData
 from lightning_adapt._shared.resumable_loader import ResumableLoader
 from lightning_adapt._shared.row_sampler import RowSampler
-from lightning_adapt._shared.sampling import check_fingerprint
-from lightning_adapt._shared.state import read_version, with_version
 from lightning_adapt.divconq.models.instruction_rows import InstructionDataset, PadRight, WholeRounds
 from lightning_adapt.divconq.models.labels import ChatEncoder, with_template
 from lightning_adapt.divconq.text.pretrained import load_pretrained
@@ -35,7 +34,7 @@ STATE_VERSION = 1
 _SPLIT = 0x5B117  # stream of random numbers for the split, apart from the order of the epochs
 
 
-class InstructionDataModule(OptionalHooks, LightningDataModule):
+class InstructionDataModule(OptionalHooks, ResumableData, LightningDataModule):
     """Instruction data for fine-tuning: conversations in any usual format, tokenised once, loss on the answers only.
 
     Formats, found by the keys of the first row: alpaca (`instruction`, `input`, `output`), sharegpt (`conversations`),
@@ -97,7 +96,6 @@ class InstructionDataModule(OptionalHooks, LightningDataModule):
         self.seed = check_integer("seed", seed, "Pass any whole number that is not negative.", maximum=2**62)
         self._encoder: ChatEncoder | None = None
         self._sets: dict[str, InstructionDataset] = {}
-        self._restored: dict[str, Any] | None = None
         if self._val is None and type(self).val_dataloader is InstructionDataModule.val_dataloader:
             self.hide_hook("val_dataloader")
         if self._test is None and type(self).test_dataloader is InstructionDataModule.test_dataloader:
@@ -191,20 +189,13 @@ class InstructionDataModule(OptionalHooks, LightningDataModule):
     # -- loaders --------------------------------------------------------------------------------------------------
     @override
     def train_dataloader(self) -> Any:
-        resumes = self.trainer is not None and self.trainer.ckpt_path is not None  # not so in a fit after a test
-        if self._restored is not None and resumes:
-            try:
-                check_fingerprint("InstructionDataModule", saved=self._restored, here=self._fingerprint())
-            except ValueError as found:
-                return compat.RaisesWhenUsed(MisconfigurationException(str(found)))
+        misfit = self.misfit()
+        if misfit is not None:
+            return misfit
         rows = self.train_set
-        position = None if self.trainer is None else self._position
         sampler = RowSampler(torch.arange(len(rows)), seed=self.seed)
-        options = {**self._loader_options(), "batch_size": self.batch_size, "position": position}
+        options = {**self._loader_options(), "batch_size": self.batch_size, "position": self.position}
         return ResumableLoader(rows, sampler=sampler, **options)
-
-    def _position(self) -> tuple[int, int]:
-        return compat.position_in_run(self.trainer)
 
     def _loader_options(self) -> dict[str, Any]:
         pad = self.tokenizer.pad_token_id
@@ -235,6 +226,7 @@ class InstructionDataModule(OptionalHooks, LightningDataModule):
         return DataLoader(rows, batch_size=self.eval_batch_size, **self._loader_options())
 
     # -- resume ---------------------------------------------------------------------------------------------------
+    @override
     def _fingerprint(self) -> dict[str, Any]:
         template = hashlib.blake2b(self.encoder.template.encode(), digest_size=8).hexdigest()
         return {
@@ -245,15 +237,6 @@ class InstructionDataModule(OptionalHooks, LightningDataModule):
             "seed": self.seed,
             "global batch": self.batch_size * (1 if self.trainer is None else self.trainer.world_size),
         }
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return with_version({"fingerprint": self._fingerprint()}, STATE_VERSION)
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        read_version(state_dict, STATE_VERSION, "InstructionDataModule")
-        self._restored = state_dict["fingerprint"]
 
 
 def _open(source: Any, argument: str) -> Any:

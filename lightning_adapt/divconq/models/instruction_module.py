@@ -20,6 +20,7 @@ from lightning_adapt._shared.checks import (
     check_flag,
     check_integer,
     check_not_negative,
+    check_number,
     check_positive,
     problem,
 )
@@ -104,7 +105,7 @@ class InstructionTuningModule(LightningModule):
         super().__init__()
         options = lora_options(lora)
         self.learning_rate = check_positive("learning_rate", learning_rate, "Pass 2e-5.")
-        self.warmup_ratio = check_not_negative("warmup_ratio", warmup_ratio, "Pass 0.03, or 0 for none.", below=1.0)
+        self.warmup_ratio = check_number("warmup_ratio", warmup_ratio, "[0, 1)", "Pass 0.03, or 0 for none.")
         self.schedule = check_choice("schedule", schedule, SCHEDULES, "Pass 'linear'.")
         self.weight_decay = check_not_negative("weight_decay", weight_decay, "Pass 0 for none.")
         self.gradient_checkpointing = check_flag("gradient_checkpointing", gradient_checkpointing, "Pass True.")

@@ -53,6 +53,11 @@ def tiny_language_model(
         ModuleNotFoundError: If `transformers` is missing.
         TypeError: If a size is no whole number.
         ValueError: If a size is out of range, or there are no texts.
+
+    Example:
+        >>> model, tokenizer = tiny_language_model(["a few words", "some more words"])
+        >>> tokenizer.decode(tokenizer("more words")["input_ids"])
+        'more words'
     """
     require("llm", "tiny_language_model", "transformers")
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from lightning_adapt._shared.commands import NEEDED, OPTIONAL, print_lines, run_command
 
 if TYPE_CHECKING:
     from lightning_adapt.divconq.offline.file_result import FileSelection
@@ -23,7 +24,6 @@ QUOTAS = ("proportional", "equal")
 TEXTS = ("prompt", "prompt+response")
 DEDUPS = ("none", "exact", "near")
 ENGINES = ("auto", "faiss", "torch", "sklearn")
-STOPPED = 130  # the exit code of a command that Ctrl-C ended
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,17 +33,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser: The parser of the command.
     """
     add = parser.add_argument
-    needed: dict[str, Any] = {"required": True, "default": argparse.SUPPRESS}  # help shows no default then
     kinds = "a .jsonl, .json or .parquet file, or a folder saved by the datasets library"
-    add("--data", type=Path, metavar="FILE", help=kinds, **needed)
+    add("--data", type=Path, metavar="FILE", help=kinds, **NEEDED)
     budgets = "rows to choose: 5000, or 0.05 or 5%% of all rows; 1 is one row, 1.0 is all"
-    add("--budget", type=_budget, metavar="N", help=budgets, **needed)
-    add("--out", type=Path, metavar="FILE", help="where the chosen rows go, in the format of --data", **needed)
+    add("--budget", type=_budget, metavar="N", help=budgets, **NEEDED)
+    add(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="where the chosen rows go, in the format of --data",
+        required=True,
+        **OPTIONAL,
+    )
     add("--method", choices=METHODS, default="kmq", help="how to choose")
     add("--k", type=_clusters, default="auto", metavar="K", help="clusters; 'auto' compares a few by their silhouette")
     add("--quota", choices=QUOTAS, default="proportional", help="rows per cluster: by its size, or the same for each")
     column = "column with a number per row, higher is better: kmq prefers high ones"
-    add("--quality", metavar="COLUMN", default=argparse.SUPPRESS, help=column)
+    add("--quality", metavar="COLUMN", **OPTIONAL, help=column)
     add("--tau", type=float, default=1.0, help="temperature of the quality; small: only the best of a cluster")
     models = "'tfidf' (no download), the name or folder of a model, or a .npy file with a vector per row"
     add("--embedder", default="tfidf", metavar="NAME", help=models)
@@ -53,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--engine", choices=ENGINES, default="auto", help="what computes k-means")
     add("--seed", type=int, default=42, help="the same seed gives the same rows")
     kept = "keep the vectors here for the next run"
-    add("--cache-dir", type=Path, metavar="DIR", default=argparse.SUPPRESS, help=kept)
+    add("--cache-dir", type=Path, metavar="DIR", **OPTIONAL, help=kept)
     add("--report", action=argparse.BooleanOptionalAction, default=True, help="write a page with figures beside --out")
     add("--force", action="store_true", help="replace output files that are there; a folder never is")
     add("--verbose", action="store_true", help="show errors with their traceback")
@@ -71,20 +77,16 @@ def run(options: argparse.Namespace, fail: Callable[[str], NoReturn]) -> int:
     """
     given = {name: value for name, value in vars(options).items() if name not in ("command", "verbose")}
     kind = given.pop("format")
-    try:
+
+    def work(written: list[Path]) -> None:
         from lightning_adapt.divconq.offline.file_selection import select_file
 
         with _bars() as progress:
             chosen = select_file(given.pop("data"), format=None if kind == "auto" else kind, progress=progress, **given)
-    except (ValueError, TypeError, OSError, ImportError) as problem:
-        if options.verbose:
-            raise
-        fail(f"select: {' '.join(str(problem).split())}")
-    except KeyboardInterrupt:
-        sys.stderr.write("select: stopped, nothing was written.\n")
-        return STOPPED
-    _print_summary(chosen)
-    return 0
+        written += [path for path in (chosen.out, chosen.indices, chosen.report) if path is not None]
+        print_lines([*_summary(chosen), *(f"Wrote {path}" for path in written)])
+
+    return run_command("select", options, fail, work)
 
 
 def _budget(text: str) -> str:
@@ -129,13 +131,11 @@ def _bars() -> Iterator[Callable[[str, int, int | None], None]]:
         finish()
 
 
-def _print_summary(chosen: FileSelection) -> None:
-    """Print what was read, left out and chosen, what it took, and where it is."""
-    from rich.console import Console
-
+def _summary(chosen: FileSelection) -> list[str]:
+    """Return what was read, left out and chosen, and what it took."""
     pairs = chosen.summary()
     width = max(len(what) for what, _ in pairs)
-    lines = [f"{what:<{width}}  {value}" for what, value in pairs]
-    lines += [f"Note: {note}" for note in chosen.results.notes]
-    lines += [f"Wrote {path}" for path in (chosen.out, chosen.indices, chosen.report) if path is not None]
-    Console().print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    return [
+        *(f"{what:<{width}}  {value}" for what, value in pairs),
+        *(f"Note: {note}" for note in chosen.results.notes),
+    ]

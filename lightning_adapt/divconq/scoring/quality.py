@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Subset
 
 from lightning_adapt._shared.checks import describe, problem
+from lightning_adapt.divconq.embed.array_file import open_array
 from lightning_adapt.divconq.scoring.digits import DigitTokenQuality
 from lightning_adapt.divconq.scoring.examples import split_answer
 from lightning_adapt.divconq.scoring.quality_base import Quality
@@ -101,7 +102,7 @@ class ArrayQuality(Quality):
     def __init__(self, values: Any) -> None:
         super().__init__(4096)
         if isinstance(values, (str, Path)):
-            values = np.load(values, allow_pickle=False)
+            values = open_array(values)
         try:
             found = values.detach().cpu() if isinstance(values, torch.Tensor) else torch.as_tensor(np.array(values))
             self.values = found.to(torch.float64)

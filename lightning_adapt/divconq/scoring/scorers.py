@@ -5,7 +5,7 @@ Yu, Chen, Ahmadian, Fadaee, "Diversify and Conquer", arXiv 2409.11378. Means ove
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +41,7 @@ class Scorer(Protocol):
         """Return one score per example. Shape (B,), dtype float64; positive: the pool's answer is better."""
 
 
-def as_scorer(value: Any) -> Any:
+def as_scorer(value: Any) -> Scorer:
     """Return a scorer for what the user passed.
 
     Args:
@@ -58,7 +58,7 @@ def as_scorer(value: Any) -> Any:
     if not callable(value) or isinstance(value, type):
         remedy = "Pass for instance EmbeddingRelevanceScorer(), or a function."
         raise TypeError(problem("scorer", "a callable (examples, module) -> scores", value, remedy))
-    return value
+    return cast("Scorer", value)
 
 
 def score_examples(scorer: Any, examples: Examples, module: nn.Module) -> torch.Tensor:

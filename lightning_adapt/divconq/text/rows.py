@@ -22,10 +22,16 @@ from lightning_adapt.divconq.text.conversation import (
 )
 from lightning_adapt.divconq.text.formats import FORMAT_HELP, detect_format, to_conversation
 
-__all__ = ["IGNORED", "RowTexts", "TextPart", "TextView", "texts_of"]
+__all__ = ["IGNORED", "RowTexts", "TextPart", "TextView", "check_part", "texts_of"]
 
 TextPart = Literal["prompt", "response", "prompt+response"]
 IGNORED = -100  # label of a token without loss
+
+
+def check_part(part: Any) -> TextPart:
+    """Return the part of a row that is read, or raise a ValueError that calls it `text`, as the callers do."""
+    checked: Any = check_choice("text", part, get_args(TextPart), "Pass 'prompt' for the default.")
+    return checked  # type: ignore[no-any-return]
 
 
 class RowTexts(Sequence[str]):
@@ -123,7 +129,7 @@ class TextView(Sequence[str]):
 
     def __init__(self, texts: RowTexts, part: TextPart) -> None:
         self.texts = texts
-        self.part = check_choice("text", part, get_args(TextPart), "Pass 'prompt' for the default.")
+        self.part = check_part(part)
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -69,12 +69,14 @@ class RunningSelection:
 
     Attributes:
         fingerprint: What the pool was when the run began.
+        embedder: What made the vectors that the selection was begun with, as it describes itself; None without vectors.
         plane: The vectors' two main directions, for a figure; None without vectors. Shape (n, 2), float32, rank 0.
     """
 
     def __init__(self, pool: TrainingPool, rounds: SelectionRounds, text: Any = "prompt") -> None:
         self.pool, self.rounds, self.text = pool, rounds, text
         self.fingerprint: dict[str, Any] = {}
+        self.embedder: dict[str, Any] | None = None
         self.plane: FloatArray | None = None
 
     # -- begin ----------------------------------------------------------------------------------------------------
@@ -93,7 +95,8 @@ class RunningSelection:
         Args:
             trainer: The Trainer.
             quality: The user's `quality`.
-            restored: State of the rounds and fingerprint of the pool, under "rounds" and "fingerprint".
+            restored: State of the rounds, fingerprint of the pool and what the embedder was, under "rounds",
+                "fingerprint" and "embedder".
             fit_embedder: Whether the embedder will be asked for more vectors later.
             want_plane: Whether a figure of the vectors will be drawn.
             cache_dir: Where vectors are kept between runs.
@@ -108,6 +111,7 @@ class RunningSelection:
         if embeds or fit_embedder:
             self.pool.fit(trainer)
         vectors = self.pool.vectors(trainer, self.text, cache_dir) if embeds else None
+        self._describe(trainer, restored)
         if restored is not None:
             self.rounds.load_state_dict(restored["rounds"])
         else:
@@ -120,6 +124,12 @@ class RunningSelection:
             self.plane = plane(vectors)
         self.pool.forget_texts()
 
+    def _describe(self, trainer: Any, restored: dict[str, Any] | None) -> None:
+        """A resumed run does not embed again: its embedder may be fitted on nothing, and is not the one to describe."""
+        self.embedder = None if restored is None else restored["embedder"]
+        if self.embedder is None and self.pool.embedder is not None:
+            self.embedder = on_rank_zero(trainer, self.pool.embedder.describe)
+
     def restore(self, restored: dict[str, Any]) -> None:
         """Take over a checkpoint in a run that has begun.
 
@@ -131,6 +141,7 @@ class RunningSelection:
         """
         check_pool(restored["fingerprint"], self.fingerprint)
         self.rounds.load_state_dict(restored["rounds"])
+        self.embedder = self.embedder if restored["embedder"] is None else restored["embedder"]
 
     def _on_rank_zero(self, trainer: Any, change: Callable[[], None]) -> None:
         """Change the rounds on rank 0 and take its state over on the others: k-means there may differ in a bit."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from lightning_adapt._shared.checks import check_choice, check_integer, problem
+from lightning_adapt._shared.checks import check_integer, problem
 from lightning_adapt.divconq.choosing.arguments import DRAWN_METHODS
 from lightning_adapt.divconq.embed.embedders import PrecomputedEmbedder
 from lightning_adapt.divconq.scoring.scorers import EmbeddingRelevanceScorer, as_scorer
@@ -19,7 +19,6 @@ __all__ = [
     "as_folder",
     "check_effect",
     "check_epochs",
-    "check_text",
     "check_time",
     "epochs_before_last_round",
     "round_of_epoch",
@@ -141,12 +140,6 @@ def check_effect(arguments: Mapping[str, Any], *, vectors: bool) -> None:
             if value is not None if default is None else value != default:
                 remedy = f"It would have no effect. {way_out}, or leave it out."
                 raise ValueError(problem(name, f"left at {default!r} with {why}", value, remedy))
-
-
-def check_text(text: Any) -> TextPart:
-    """Return the name of what is embedded, or raise ValueError."""
-    checked: Any = check_choice("text", text, get_args(TextPart), "Pass 'prompt' for the default.")
-    return checked  # type: ignore[no-any-return]
 
 
 def check_epochs(epochs: Any) -> int:

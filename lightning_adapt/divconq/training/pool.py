@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
+from lightning_adapt._shared.batch_planner import BatchPlanner
 from lightning_adapt._shared.checks import problem
 from lightning_adapt._shared.collectives import gather_rows
 from lightning_adapt._shared.loaders import conflict
@@ -46,7 +47,12 @@ def rows_of_source(source: Any, method: str) -> Tensor | None:
         return None
     if isinstance(source, RowSampler):
         return source.rows()
-    remedy = f"list {method} before RS2Callback, which then samples inside the selection, or remove the sampler"
+    if isinstance(source, BatchPlanner):
+        return source.chosen_rows()
+    remedy = (
+        f"list {method} before RS2Callback, which then samples inside the selection; where a DataModule brings its own "
+        "sampler, choose rows before training with `select_rows` and give it a `torch.utils.data.Subset` of them"
+    )
     return conflict(method, "a loader without a sampler of its own", type(source).__name__, remedy)  # type: ignore[no-any-return]
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from lightning_adapt._shared.checks import problem
 from lightning_adapt._shared.files import whole_file
 from lightning_adapt._shared.imports import require
+from lightning_adapt._shared.text_files import read_json
 
 __all__ = ["RoundFile", "read_round", "write_round"]
 
@@ -108,8 +109,8 @@ def read_round(folder: str | os.PathLike[str], round_number: int) -> RoundFile:
 def _read_summary(path: Path) -> dict[str, Any]:
     _check_there(path)
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # a JSON error and a wrong encoding are both
+        summary = read_json(path)
+    except ValueError as error:
         raise ValueError(f"`{path.name}` is no whole JSON file: {error}. {_REMEDY}") from error
     missing = [key for key in _KEYS if key not in summary] if isinstance(summary, dict) else ["everything"]
     if missing:

@@ -1,5 +1,7 @@
 """One `fit` with a selection: what the callback does in each of its hooks; by the Trainer's public attributes alone."""
 
+# Over 300 lines: one class, all turns of one `fit`; what is done in each is in the files beside it.
+
 from __future__ import annotations
 
 import math
@@ -13,13 +15,14 @@ from torch import nn
 from lightning_adapt._shared import compat
 from lightning_adapt._shared.loaders import check_not_cycled, inspect_loader, rebuild_loader, replace_loader
 from lightning_adapt._shared.resumable_loader import ResumableLoader
-from lightning_adapt._shared.row_sampler import RowSampler
+from lightning_adapt._shared.resumed_epochs import begin_next_epoch
 from lightning_adapt._shared.sampling import check_fingerprint
 from lightning_adapt._shared.schedules import check_horizons
 from lightning_adapt.divconq.embed.embedders import as_embedder
 from lightning_adapt.divconq.rounds import SelectionRounds
 from lightning_adapt.divconq.scoring.scorers import EmbeddingRelevanceScorer
 from lightning_adapt.divconq.training.agreement import on_rank_zero
+from lightning_adapt.divconq.training.chosen_rows import ChosenRows, check_planned, sampler_over, usual_batches
 from lightning_adapt.divconq.training.in_loop import RunningSelection, needs_vectors
 from lightning_adapt.divconq.training.options import RunOptions, scorer_for
 from lightning_adapt.divconq.training.pool import TrainingPool, known_tokenizer, rows_of_source
@@ -60,9 +63,10 @@ class SelectionRun:
     def __init__(self, options: RunOptions, trainer: Any) -> None:
         self.options = options
         self.running: RunningSelection | None = None
-        self._sampler: RowSampler | None = None
+        self._sampler: ChosenRows | None = None
         self._loader: ResumableLoader | None = None
         self._global_batch = 0
+        self._usual_batches = 1  # of an epoch without a selection
         self._restored: dict[str, Any] | None = None
         self._start: TrainingStart | None = None
         self._looked_at = -1  # the newest round whose epochs were looked at
@@ -96,18 +100,20 @@ class SelectionRun:
         def build(loader: Any) -> ResumableLoader:
             parts = inspect_loader(loader, NAME, advice=ADVICE)
             rows = rows_of_source(parts.source, NAME)
+            check_planned(parts.source, self.options)
             ranks = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
             self._global_batch = parts.batch_size * ranks["num_replicas"]
             if self.running is None:
                 self.running = self._begin(trainer, module, loader.dataset, rows)
             self.running.pool.check_same(loader.dataset, rows)
-            self._sampler = RowSampler(self.running.dataset_rows, seed=self.options.seed, **ranks)
+            self._sampler = sampler_over(parts.source, self.running.dataset_rows, seed=self.options.seed, **ranks)
+            self._usual_batches = usual_batches(loader, parts.source, self.running.pool.n, self._global_batch)
             position = partial(compat.position_in_run, trainer)
             self._loader = rebuild_loader(loader, self._sampler, position=position)
             check_lengths(self.running.rounds, self._sampler, self._loader, self._global_batch)
             return self._loader
 
-        return replace_loader(loaders, self.options.loader, build, NAME, may_cycle=True)  # checked in `start`
+        return replace_loader(loaders, self.options.loader, build, NAME)  # the rest in `start`
 
     def _begin(self, trainer: Any, module: nn.Module, dataset: Any, rows: Any) -> RunningSelection:
         """Look at the data and make the first selection, or take over that of a checkpoint."""
@@ -166,6 +172,7 @@ class SelectionRun:
         Raises:
             ValueError: If a checkpoint does not fit, or the loader would start again inside an epoch.
         """
+        begin_next_epoch(trainer)
         self._take_late_state(trainer)
         running = self.running
         if running is None:
@@ -173,8 +180,7 @@ class SelectionRun:
         check_not_cycled(compat.combined_train_loader(trainer), self.options.loader, NAME, advice=ADVICE)
         if compat.is_dev_run(trainer):
             return
-        usual = -(-running.pool.n // self._global_batch)
-        check_horizons(trainer, self.options.lr_horizon, NAME, trainer.num_training_batches / usual)
+        check_horizons(trainer, self.options.lr_horizon, NAME, trainer.num_training_batches / self._usual_batches)
         warn_if_too_short(self.options, trainer)
         running.check_answers(trainer, module, self._scorer)
         if self.options.restarts and self._start is None:
@@ -264,7 +270,7 @@ class SelectionRun:
         if trainer.is_global_zero:
             rank_zero_info(describe_clusters(running))
         if self.options.out_dir is not None:
-            on_rank_zero(trainer, partial(write_files, running, self.options, self._embedder))
+            on_rank_zero(trainer, partial(write_files, running, self.options))
 
     def end(self, trainer: Any) -> None:
         """Say where the budget was not spent, and log the figures of the run; in `on_train_end`."""
@@ -279,13 +285,10 @@ class SelectionRun:
         """Return the plain state: rounds, fingerprint of the pool, and the start of training where rounds restart."""
         if self.running is None:
             return NO_STATE if self._restored is None else self._restored
-        return {
-            "rounds": self.running.rounds.state_dict(),
-            "fingerprint": self.running.fingerprint,
-            "global_batch": self._global_batch,
-            "begun_round": self._begun_round,
-            "start": None if self._start is None else self._start.state_dict(),
-        }
+        start = None if self._start is None else self._start.state_dict()
+        state: dict[str, Any] = {"rounds": self.running.rounds.state_dict(), "fingerprint": self.running.fingerprint}
+        state |= {"embedder": self.running.embedder, "global_batch": self._global_batch}
+        return {**state, "begun_round": self._begun_round, "start": start}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state, as soon as there is a loader; in a run that is under way, when training starts.
@@ -293,6 +296,6 @@ class SelectionRun:
         Args:
             state: What `state_dict` returned.
         """
-        self._restored = {name: state[name] for name in NO_STATE}
+        self._restored = {name: state[name] for name in NO_STATE} | {"embedder": state.get("embedder")}
         self._begun_round = state["begun_round"]
         self._start = None if state["start"] is None else TrainingStart.from_state(state["start"])

@@ -9,13 +9,14 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from lightning_adapt._shared import compat
+from lightning_adapt._shared.batch_planner import BatchPlanner
 from lightning_adapt._shared.checks import problem
 from lightning_adapt._shared.imports import require
 from lightning_adapt._shared.loaders import Advice
 from lightning_adapt._shared.planned_steps import steps_of_epochs
 from lightning_adapt._shared.resumable_loader import ResumableLoader
-from lightning_adapt._shared.row_sampler import RowSampler
 from lightning_adapt.divconq.rounds import SelectionRounds
+from lightning_adapt.divconq.training.chosen_rows import ChosenRows
 from lightning_adapt.divconq.training.options import RunOptions, check_time, epochs_before_last_round
 from lightning_adapt.divconq.training.restart import check_restart
 from lightning_adapt.divconq.training.round_files import require_parquet
@@ -60,7 +61,7 @@ def check_trainer(options: RunOptions, trainer: Any) -> None:
         check_restart(trainer)
 
 
-def check_lengths(rounds: SelectionRounds, sampler: RowSampler, loader: ResumableLoader, global_batch: int) -> None:
+def check_lengths(rounds: SelectionRounds, sampler: ChosenRows, loader: ResumableLoader, global_batch: int) -> None:
     """Raise unless the running round and all to come have a batch.
 
     Args:
@@ -72,6 +73,8 @@ def check_lengths(rounds: SelectionRounds, sampler: RowSampler, loader: Resumabl
     Raises:
         ValueError: If one has none.
     """
+    if isinstance(sampler, BatchPlanner):
+        return  # it says itself what is too few
     rows, smallest = sampler.rows(), min(rounds.sizes[rounds.round :])
     sampler.set_rows(torch.arange(smallest))
     batches = len(loader)

@@ -63,13 +63,12 @@ def _short(text: str) -> str:
     return line if len(line) <= _SHOWN_CHARACTERS else line[: _SHOWN_CHARACTERS - 3] + "..."
 
 
-def write_files(running: RunningSelection, options: RunOptions, embedder: Any) -> None:
+def write_files(running: RunningSelection, options: RunOptions) -> None:
     """Write the two files of the newest round; on rank 0.
 
     Args:
         running: The selection.
         options: What was asked for; its `out_dir` is the folder.
-        embedder: Embedder of the run, or None.
 
     Raises:
         OSError: If the folder cannot be written to.
@@ -83,7 +82,7 @@ def write_files(running: RunningSelection, options: RunOptions, embedder: Any) -
     summary = {
         "versions": {"lightning_adapt": lightning_adapt.__version__, "torch": str(torch.__version__)},
         "settings": settings,
-        "embedder": None if embedder is None else embedder.describe(),
+        "embedder": running.embedder,
         "seed": rounds.seed,
         "n": rounds.n,
         "fingerprint": running.fingerprint,

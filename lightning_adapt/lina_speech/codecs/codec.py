@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
 from lightning_adapt._shared.checks import describe, problem
@@ -24,9 +21,8 @@ __all__ = [
     "as_codec",
     "check_codec",
     "check_codec_like",
+    "check_state",
     "codec_from_state",
-    "fingerprint_text",
-    "tensors_digest",
 ]
 
 STATE_VERSION = 1
@@ -119,46 +115,6 @@ class Codec(Protocol):
         ...
 
 
-def tensors_digest(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:
-    """Return a hash of tensors and settings that does not depend on the device or on the float type.
-
-    Args:
-        tensors: Name to tensor; floats are hashed as float32, whole numbers as int64.
-        settings: JSON values.
-
-    Returns:
-        16 hexadecimal digits.
-
-    Example:
-        >>> one = {"codebooks": torch.ones(2, 3)}
-        >>> tensors_digest(one, {}) == tensors_digest({"codebooks": torch.ones(2, 3, dtype=torch.float64)}, {})
-        True
-    """
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu()
-        value = value.to(torch.float32 if value.dtype.is_floating_point else torch.int64).contiguous()
-        digest.update(f"{name} {tuple(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def fingerprint_text(kind: str, n_codebooks: int, codebook_size: int, frame_rate_hz: float, digest: str) -> str:
-    """Return a fingerprint that people can read, such as "KMeansMelCodec-4x256-50hz-0123456789abcdef".
-
-    Args:
-        kind: Class of the codec.
-        n_codebooks: Codes per frame.
-        codebook_size: Values of a code.
-        frame_rate_hz: Frames per second.
-        digest: Hash of what decides how a code sounds.
-
-    Returns:
-        The text.
-    """
-    return f"{kind}-{n_codebooks}x{codebook_size}-{frame_rate_hz:g}hz-{digest}"
-
-
 def check_codec(codec: Codec, fingerprint: str, what: str) -> None:
     """Raise unless a codec is the one that something was made with.
 
@@ -175,6 +131,13 @@ def check_codec(codec: Codec, fingerprint: str, what: str) -> None:
             f"{what} was made with the codec {fingerprint}, but got the codec {codec.fingerprint}. Codes of one codec "
             "are noise to another, even where the shapes match. Pass the codec that it was made with."
         )
+
+
+def check_state(state: Mapping[str, Any], kind: str) -> None:
+    """Raise ValueError unless a codec's state is of a class, and of a release that this one can read."""
+    read_version(state, STATE_VERSION, "a codec")
+    if state.get("class") != kind:
+        raise ValueError(f"The saved state is of {state.get('class')!r}, not of {kind}. Use its own class.")
 
 
 def check_codec_like(value: object, argument: str = "codec") -> Codec:

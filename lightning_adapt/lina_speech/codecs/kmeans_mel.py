@@ -14,9 +14,9 @@ from torch import Tensor
 from typing_extensions import Self
 
 from lightning_adapt._shared.checks import check_integer, check_positive, problem
-from lightning_adapt._shared.state import read_version
-from lightning_adapt.lina_speech.codecs.codec import STATE_VERSION, fingerprint_text, tensors_digest
+from lightning_adapt.lina_speech.codecs.codec import STATE_VERSION, check_state
 from lightning_adapt.lina_speech.codecs.codec_file import read_codec_file, write_codec_file
+from lightning_adapt.lina_speech.codecs.fingerprint import fingerprint_text, tensors_digest
 from lightning_adapt.lina_speech.codecs.inputs import audio_batch, code_batch
 from lightning_adapt.lina_speech.codecs.kmeans_fit import drawn_frames, residual_books
 from lightning_adapt.lina_speech.codecs.kmeans_stream import KMeansMelStreamDecoder
@@ -24,6 +24,8 @@ from lightning_adapt.lina_speech.codecs.mel import MelFrames
 
 __all__ = ["KMeansMelCodec"]
 
+_LONGEST_HOP = 2**14
+_HIGHEST_RATE_HZ = 384_000  # more is no audio, and the matrices of its windows fill the memory
 _LARGEST_CODEBOOK = 65_536
 _SHORTEST_HOP = 16
 
@@ -214,14 +216,13 @@ class KMeansMelCodec:
             ModuleNotFoundError: If torchaudio is not installed (extra `speech`).
             ValueError: If the state is of something else, of a newer release or unfit.
         """
-        read_version(state, STATE_VERSION, "a codec")
-        if state.get("class") != cls.__name__:
-            raise ValueError(f"The saved state is of {state.get('class')!r}, not of {cls.__name__}. Use its own class.")
+        check_state(state, cls.__name__)
         try:
             rates = {name: state[name] for name in ("sample_rate_hz", "frame_rate_hz")}
             return cls(state["codebooks"], **rates)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"The saved state of {cls.__name__} is not complete: {error}. Save it again.") from error
+        except (KeyError, TypeError, ArithmeticError, RuntimeError) as error:  # such as rates no memory has room for
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"The saved state of {cls.__name__} is not usable: {reason}. Save it again.") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the codec to a safetensors file, whole or not at all.
@@ -254,11 +255,17 @@ class KMeansMelCodec:
 
 
 def _checked_hop(sample_rate_hz: int, frame_rate_hz: float) -> int:
-    rate = check_integer("sample_rate_hz", sample_rate_hz, "Pass the rate of your audio, such as 22050.", minimum=1)
+    rate = check_integer(
+        "sample_rate_hz",
+        sample_rate_hz,
+        "Pass the rate of your audio, such as 22050.",
+        minimum=1,
+        maximum=_HIGHEST_RATE_HZ,
+    )
     frames = check_positive("frame_rate_hz", frame_rate_hz, "Pass frames per second, such as 50.")
     hop = round(rate / frames)
-    if hop < _SHORTEST_HOP or abs(hop * frames - rate) > 1e-6 * rate:
-        allowed = f"a divisor of sample_rate_hz = {rate} that leaves {_SHORTEST_HOP} samples per frame or more"
+    if not _SHORTEST_HOP <= hop <= _LONGEST_HOP or abs(hop * frames - rate) > 1e-6 * rate:
+        allowed = f"a divisor of sample_rate_hz = {rate}: {_SHORTEST_HOP} samples per frame or more, <= {_LONGEST_HOP}"
         raise ValueError(
             problem("frame_rate_hz", allowed, frame_rate_hz, "50 goes into 16000, 22050, 24000 and 44100.")
         )

@@ -10,14 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from typing_extensions import Self
+from typing_extensions import Self, override
 
-from lightning_adapt._shared.state import read_version
-from lightning_adapt.lina_speech.codecs.codec import STATE_VERSION, check_codec, fingerprint_text, tensors_digest
-from lightning_adapt.lina_speech.codecs.inputs import audio_batch, code_batch
-from lightning_adapt.lina_speech.codecs.stream_decoder import WindowedStreamDecoder
+from lightning_adapt.lina_speech.codecs.neural import NeuralCodec
 from lightning_adapt.lina_speech.codecs.wavtokenizer_config import WavTokenizerConfig, config_from, preset_of_weights
 from lightning_adapt.lina_speech.codecs.wavtokenizer_model import WavTokenizerModel
 from lightning_adapt.lina_speech.codecs.wavtokenizer_weights import load_weights, read_weights, translate_weights
@@ -27,7 +23,7 @@ __all__ = ["WavTokenizerCodec"]
 _BLOCK_SECONDS, _LEFT_SECONDS, _RIGHT_SECONDS = 0.5, 2.0, 0.5  # together 3 s, the length of the training clips
 
 
-class WavTokenizerCodec:
+class WavTokenizerCodec(NeuralCodec):
     """The codec of Ji et al. (2024, arXiv 2408.16532): 24 kHz speech as one of 4096 numbers per frame.
 
     An EnCodec encoder, a codebook, and a Vocos decoder with attention. S samples give ceil(S / hop) frames, as in the
@@ -73,123 +69,35 @@ class WavTokenizerCodec:
         self.frame_rate_hz = self.sample_rate_hz / self.hop_length
         self.codebook_size = self.config.codebook_size
 
-    @property
-    def device(self) -> torch.device:
-        """Where the codec computes and where its results are."""
-        return self.model.codebook.device
-
-    def to(self, device: str | torch.device) -> Self:
-        """Move the model to a device, in place, and return the codec."""
-        self.model.to(device)
-        return self
-
-    @property
-    def fingerprint(self) -> str:
-        """Class, Q, C, frame rate and a hash of geometry and codebook; the same on every device.
-
-        Of the codebook the signs of all numbers are hashed: they do not change when the model is converted to another
-        float type, and another training has others.
-        """
-        settings = {"sample_rate_hz": self.sample_rate_hz, "hop_length": self.hop_length}
-        digest = tensors_digest({"codebook": torch.signbit(self.model.codebook)}, settings)
-        kind = type(self).__name__
-        return fingerprint_text(kind, self.n_codebooks, self.codebook_size, self.frame_rate_hz, digest)
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}({Path(self.path).name}, {self.fingerprint}, {self.sample_rate_hz} Hz)"
 
-    @torch.no_grad()
-    def encode(self, audio: Tensor) -> Tensor:
-        """Return the codes of mono audio at `sample_rate_hz`.
+    @override
+    def _codebooks(self) -> dict[str, Tensor]:
+        return {"codebook": self.model.codebook}
 
-        Args:
-            audio: Shape (S,) or (B, S), float32, in [-1, 1].
+    @override
+    def _to_codes(self, audio_BT: Tensor) -> Tensor:
+        codes_BN: Tensor = self.model.to_codes(audio_BT.to(self.model.codebook.dtype))
+        return codes_BN[:, None]
 
-        Returns:
-            Shape (1, N) or (B, 1, N) with N = ceil(S / hop), dtype int64, on the device of the model.
+    @override
+    def _to_audio(self, codes_BQN: Tensor) -> Tensor:
+        audio_BT: Tensor = self.model.to_audio(codes_BQN[:, 0])
+        return audio_BT
 
-        Raises:
-            TypeError: If it is no tensor of floats.
-            ValueError: If the shape is wrong, nothing is in it, or a number is NaN or far outside [-1, 1].
-        """
-        rows_BT = audio_batch(audio, self.device).to(self.model.codebook.dtype)
-        with torch.autocast(self.device.type, enabled=False):
-            codes_BQN = self.model.to_codes(rows_BT)[:, None]
-        return codes_BQN[0] if audio.ndim == 1 else codes_BQN
+    @override
+    def _stream_frames(self) -> tuple[int, int, int]:
+        seconds = (_BLOCK_SECONDS, _LEFT_SECONDS, _RIGHT_SECONDS)
+        block, left, right = (max(1, round(one * self.frame_rate_hz)) for one in seconds)
+        return block, left, right
 
-    @torch.no_grad()
-    def decode(self, codes: Tensor) -> Tensor:
-        """Return the audio of codes.
-
-        Args:
-            codes: Shape (1, N) or (B, 1, N), whole numbers in 0..C-1, N >= 0.
-
-        Returns:
-            Shape (N * hop,) or (B, N * hop), float32, in [-1, 1], on the device of the model.
-
-        Raises:
-            TypeError: If they are no tensor of whole numbers.
-            ValueError: If the shape is wrong or a code is out of range.
-        """
-        codes_BQN = code_batch(codes, self.n_codebooks, self.codebook_size, self.device)
-        if not codes_BQN.numel():
-            audio_BT = torch.zeros(len(codes_BQN), codes_BQN.shape[2] * self.hop_length, device=self.device)
-        else:
-            with torch.autocast(self.device.type, enabled=False):
-                audio_BT = self.model.to_audio(codes_BQN[:, 0]).float().clamp(-1.0, 1.0)
-        return audio_BT[0] if codes.ndim == 2 else audio_BT
-
-    def stream_decoder(
-        self, *, block_frames: int | None = None, left_frames: int | None = None, right_frames: int | None = None
-    ) -> WindowedStreamDecoder:
-        """Return a fresh decoder for the frames of one stream.
-
-        Args:
-            block_frames: Frames whose audio is given out at once; None for half a second.
-            left_frames: Frames of context before a block; None for two seconds.
-            right_frames: Frames of context after it; None for half a second.
-
-        Returns:
-            The decoder; see `WindowedStreamDecoder` for latency and cost.
-        """
-
-        def frames(wanted: int | None, seconds: float) -> int:
-            return max(1, round(seconds * self.frame_rate_hz)) if wanted is None else wanted
-
-        return WindowedStreamDecoder(
-            self.decode,
-            self.n_codebooks,
-            self.codebook_size,
-            self.hop_length,
-            block_frames=frames(block_frames, _BLOCK_SECONDS),
-            left_frames=frames(left_frames, _LEFT_SECONDS),
-            right_frames=frames(right_frames, _RIGHT_SECONDS),
-            device=self.device,
-        )
-
-    def to_state(self) -> dict[str, Any]:
-        """Return path, sizes and fingerprint; the weights stay in their file."""
-        return {
-            "version": STATE_VERSION,
-            "class": type(self).__name__,
-            "path": self.path,
-            "config": self.config.to_dict(),
-            "bandwidth_id": self.bandwidth_id,
-            "fingerprint": self.fingerprint,
-        }
+    @override
+    def _source(self) -> dict[str, Any]:
+        return {"path": self.path, "config": self.config.to_dict(), "bandwidth_id": self.bandwidth_id}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """Load the checkpoint that `to_state` named, on the CPU.
-
-        Raises:
-            ModuleNotFoundError: If transformers is not installed (extra `speech`).
-            OSError: If the file is not there any more.
-            ValueError: If the state is of something else, or the file holds another codec by now.
-        """
-        read_version(state, STATE_VERSION, "a codec")
-        if state.get("class") != cls.__name__:
-            raise ValueError(f"The saved state is of {state.get('class')!r}, not of {cls.__name__}. Use its own class.")
+    @override
+    def _from_source(cls, state: Mapping[str, Any]) -> tuple[Self, str]:
         codec = cls(state["path"], config=dict(state["config"]), bandwidth_id=state["bandwidth_id"])
-        check_codec(codec, state["fingerprint"], f"The saved state of {state['path']}")
-        return codec
+        return codec, state["path"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -15,9 +14,11 @@ from typing_extensions import Self
 
 from lightning_adapt._shared.checks import check_integer, problem
 from lightning_adapt._shared.imports import require
+from lightning_adapt._shared.text_files import parse_json, read_text
 
 __all__ = ["PRESETS", "WavTokenizerConfig", "config_from", "preset_of_weights"]
 
+_LARGEST_FILE = 2**14  # characters, some pages: a parser of YAML takes seconds for more
 _GROUPS = 32  # groups of the decoder's group norms
 _REMEDY = "Take the sizes from the YAML file that belongs to the checkpoint."
 
@@ -94,14 +95,21 @@ class WavTokenizerConfig:
             TypeError: If a size is no whole number.
             ValueError: If a name is unknown, a size is out of range, or it is not a model of this kind.
         """
-        flat = dict(values)
-        flat = flat.get("model", {}).get("init_args", flat)
-        if {"feature_extractor", "backbone", "head"} <= set(flat):
-            flat = _from_authors(flat)
+        try:
+            flat = dict(values)
+            flat = dict(flat.get("model", {}).get("init_args", flat))
+            if {"feature_extractor", "backbone", "head"} <= set(flat):
+                flat = _from_authors(flat)
+        except (AttributeError, LookupError, TypeError) as error:
+            raise ValueError(
+                f"`config` lacks or garbles a part of the authors' YAML files: {error!r}. {_REMEDY}"
+            ) from error
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(map(str, flat)) - known)
         if unknown:
             raise ValueError(problem("config", f"a dict with keys of {', '.join(sorted(known))}", unknown, _REMEDY))
+        if not isinstance(flat.get("ratios", ()), (list, tuple)):
+            raise TypeError(problem("ratios", "a list of whole numbers", flat["ratios"], _REMEDY))
         if "ratios" in flat:
             flat["ratios"] = tuple(flat["ratios"])
         return cls(**flat)
@@ -187,10 +195,18 @@ def _from_authors(nested: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read(path: Path) -> Any:
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
+    if len(text) > _LARGEST_FILE:
+        raise ValueError(f"{path} is too long for a file of sizes. {_REMEDY}")
     if path.suffix == ".json":
-        return json.loads(text)
+        return parse_json(text, str(path))
     require("cli", "The YAML file of a WavTokenizer", "pyyaml")
     import yaml
 
-    return yaml.safe_load(text)
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):  # a few can unfold to any size
+            raise ValueError("it has aliases")
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} cannot be read as YAML: {reason}. {_REMEDY}") from error

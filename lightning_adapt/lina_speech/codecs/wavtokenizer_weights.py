@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -114,7 +113,7 @@ def _read_checkpoint(path: str | os.PathLike[str]) -> Mapping[str, object]:
     try:
         # mapped, so that optimizer states, twice as large as the rest, are not read
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # what is no checkpoint makes torch.load raise nearly anything
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
             f"{path} cannot be loaded as plain tensors (torch.load with weights_only=True): {reason} Where you trust "
@@ -146,6 +145,8 @@ def _without_weight_norm(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
             stem = name.removesuffix(length_name)
             if stem + direction_name in folded:
                 length, direction = folded.pop(name).float(), folded.pop(stem + direction_name).float()
+                if direction.dim() == 0 or length.numel() != len(direction):
+                    raise ValueError(f"The tensors {stem}{length_name} and {direction_name} do not belong together.")
                 norms = direction.flatten(1).norm(dim=1).view_as(length)
                 folded[stem + "weight"] = direction * (length / norms)
     return folded

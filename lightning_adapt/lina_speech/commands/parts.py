@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import sys
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from lightning_adapt._shared.commands import NEEDED, OPTIONAL, one_line
 from lightning_adapt._shared.files import obstacle_to
 
 if TYPE_CHECKING:
     from lightning_adapt.lina_speech.module import LinaSpeechModule
 
 __all__ = [
-    "MISTAKES",
-    "STOPPED",
     "Ranges",
+    "add_checkpoint_argument",
     "add_model_arguments",
     "check_file",
     "check_numbers",
     "check_writable",
     "load_module",
-    "one_line",
-    "print_lines",
-    "say",
-    "warnings_as_lines",
 ]
 
-STOPPED = 130  # the exit code of a command that Ctrl-C ended
-MISTAKES = (ValueError, TypeError, OSError, ImportError, RuntimeError)  # shown as one line
 # option -> what its number may be, and the same in words
 Ranges: TypeAlias = Mapping[str, tuple[Callable[[float], bool], str]]
+
+
+def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that names the model.
+
+    Args:
+        parser: The parser of the command.
+    """
+    about = "a checkpoint of LinaSpeechModule; it stays as it is"
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help=about, **NEEDED)
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,38 +45,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """
     add = parser.add_argument
     codec = "a codec's file, or a name such as encodec:NAME, if the checkpoint has none or it moved"
-    add("--codec", metavar="CODEC", help=codec, default=argparse.SUPPRESS)
+    add("--codec", metavar="CODEC", help=codec, **OPTIONAL)
     add("--device", default="auto", metavar="NAME", help="cpu, cuda or cuda:1; auto takes a GPU if there is one")
     add("--verbose", action="store_true", help="show errors with their traceback")
-
-
-def one_line(error: object) -> str:
-    """Return the text of an error or a warning without line breaks."""
-    return " ".join(str(error).split())
-
-
-def print_lines(lines: Iterable[str]) -> None:
-    """Print lines to the standard output as they are, however narrow the terminal is."""
-    from rich.console import Console
-
-    Console().print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
-
-
-def say(command: str, text: str) -> None:
-    """Write a line of a command to the error stream."""
-    sys.stderr.write(f"{command}: {text}\n")
-
-
-@contextlib.contextmanager
-def warnings_as_lines(command: str) -> Iterator[None]:
-    """Show warnings as lines of a command, without their place in the code."""
-
-    def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        say(command, one_line(message))
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield
 
 
 # -- checks before torch is imported -----------------------------------------------------------------------------------

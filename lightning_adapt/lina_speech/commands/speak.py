@@ -10,19 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from lightning_adapt._shared.commands import NEEDED, OPTIONAL, print_lines, run_command, say
 from lightning_adapt.lina_speech.commands.parts import (
-    MISTAKES,
-    STOPPED,
     Ranges,
+    add_checkpoint_argument,
     add_model_arguments,
     check_file,
     check_numbers,
     check_writable,
     load_module,
-    one_line,
-    print_lines,
-    say,
-    warnings_as_lines,
 )
 
 if TYPE_CHECKING:
@@ -52,18 +48,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser: The parser of the command.
     """
     add = parser.add_argument
-    needed: dict[str, Any] = {"required": True, "default": argparse.SUPPRESS}  # help shows no default then
-    given: dict[str, Any] = {"default": argparse.SUPPRESS}
-    add("--checkpoint", type=Path, metavar="FILE", help="a checkpoint of LinaSpeechModule", **needed)
+    add_checkpoint_argument(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     say = "what to say; may be repeated"
-    source.add_argument("--text", action="append", metavar="TEXT", help=say, **given)
+    source.add_argument("--text", action="append", metavar="TEXT", help=say, **OPTIONAL)
     lines = "a file with a text per line; empty lines are left out"
-    source.add_argument("--text-file", type=Path, metavar="FILE", help=lines, **given)
+    source.add_argument("--text-file", type=Path, metavar="FILE", help=lines, **OPTIONAL)
     out = "sound file, replaced if it is there (several texts: NAME-1.wav, NAME-2.wav ...), or a folder for 1.wav ..."
-    add("--out", type=Path, metavar="FILE", help=out, **needed)
+    add("--out", type=Path, metavar="FILE", help=out, **NEEDED)
     voice = "a voice of this checkpoint, as `lightning-adapt tune-voice` or Voice.save writes it"
-    add("--voice", type=Path, metavar="FILE", help=voice, **given)
+    add("--voice", type=Path, metavar="FILE", help=voice, **OPTIONAL)
     add("--temperature", type=float, default=1.0, help="smaller is more monotonous; 0 takes the most probable code")
     add("--top-k", type=int, default=100, metavar="K", help="draw among the K most probable codes; 0 for all")
     add("--top-p", type=float, default=1.0, metavar="P", help="draw among the fewest codes of this probability")
@@ -73,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="S",
         help="longest audio per text; else what the model was made for",
-        **given,
+        **OPTIONAL,
     )
     add("--seed", type=int, default=0, help="the same seed gives the same audio")
     add_model_arguments(parser)
@@ -89,29 +83,23 @@ def run(options: argparse.Namespace, fail: Callable[[str], NoReturn]) -> int:
     Returns:
         0 after success, 130 after Ctrl-C.
     """
-    written: list[Path] = []
-    try:
+
+    def work(written: list[Path]) -> None:
         check_numbers(options, RANGES)
         texts = _texts(options)
         files = _files(options.out, len(texts))  # before the model is loaded: a mistake shows at once
         voice = _voice(options)
         module = load_module(options)
-        with warnings_as_lines("speak"), _bar() as progress:
+        with _bar() as progress:
             started = time.perf_counter()
             spoken = _speak(module, texts, voice, options, progress)
             seconds = time.perf_counter() - started
         for speech, file in zip(spoken, files, strict=True):
             written.append(speech.save(file))
-    except MISTAKES as problem:
-        if options.verbose:
-            raise
-        fail(f"speak: {one_line(problem)}")
-    except KeyboardInterrupt:
-        say("speak", f"stopped, {', '.join(map(str, written)) or 'nothing'} was written.")
-        return STOPPED
-    _print_summary(spoken, files, seconds)
-    _warn_of_short(spoken, files, options.n_best)
-    return 0
+        _print_summary(spoken, files, seconds)
+        _warn_of_short(spoken, files, options.n_best)
+
+    return run_command("speak", options, fail, work)
 
 
 # -- what to say, and where it goes ------------------------------------------------------------------------------------

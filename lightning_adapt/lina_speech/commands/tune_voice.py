@@ -11,19 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from lightning_adapt._shared.checks import read_number
+from lightning_adapt._shared.commands import NEEDED, OPTIONAL, print_lines, run_command, say
 from lightning_adapt._shared.imports import require
 from lightning_adapt.lina_speech.commands.parts import (
-    MISTAKES,
-    STOPPED,
     Ranges,
+    add_checkpoint_argument,
     add_model_arguments,
     check_file,
     check_numbers,
     check_writable,
-    one_line,
-    print_lines,
-    say,
-    warnings_as_lines,
 )
 from lightning_adapt.lina_speech.commands.tune_rows import held_out_rows, rows_of_speaker
 
@@ -55,20 +51,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser: The parser of the command.
     """
     add = parser.add_argument
-    needed: dict[str, Any] = {"required": True, "default": argparse.SUPPRESS}  # help shows no default then
-    given: dict[str, Any] = {"default": argparse.SUPPRESS}
-    add("--checkpoint", type=Path, metavar="FILE", help="a checkpoint of LinaSpeechModule; it stays as it is", **needed)
+    add_checkpoint_argument(parser)
     manifest = "recordings of the speaker with their texts: CSV, jsonl, LJSpeech's metadata.csv or LibriTTS's folders"
-    add("--manifest", type=Path, metavar="FILE", help=manifest, **needed)
-    add("--out", type=Path, metavar="FILE", help="voice file (.safetensors), replaced if it is there", **needed)
-    add("--speaker", metavar="NAME", help="only rows of this speaker; needed if the manifest names several", **given)
-    add("--name", metavar="NAME", help="name of the voice; else that of the file", **given)
-    add("--consent", metavar="TEXT", help="who agreed to this voice, and to what; kept in the file", **given)
+    add("--manifest", type=Path, metavar="FILE", help=manifest, **NEEDED)
+    add(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="voice file (.safetensors), replaced if it is there",
+        required=True,
+        **OPTIONAL,
+    )
+    add(
+        "--speaker",
+        metavar="NAME",
+        help="only rows of this speaker; needed if the manifest names several",
+        **OPTIONAL,
+    )
+    add("--name", metavar="NAME", help="name of the voice; else that of the file", **OPTIONAL)
+    add("--consent", metavar="TEXT", help="who agreed to this voice, and to what; kept in the file", **OPTIONAL)
     ranks = "size of the voice: matrices of this rank, or 'full' ones, which take far more speech and disk"
     add("--rank", type=_rank, default=4, metavar="R", help=ranks)
     add("--steps", type=int, default=200, metavar="N", help="most steps, of up to 4 utterances each")
     rate = "of Adam; else 1.0, or 0.1 for full matrices and for less than a minute of speech (the authors take 0.1)"
-    add("--learning-rate", type=float, metavar="LR", help=rate, **given)
+    add("--learning-rate", type=float, metavar="LR", help=rate, **OPTIONAL)
     checks = "stop after so many measurements of the held-out loss (one each 10 steps) without a better one; 0: never"
     add("--patience", type=int, default=5, metavar="N", help=checks)
     held_out = "utterances to hold out: a share (0.1 or 10%%), at least one, or a manifest; 0: none, and no early stop"
@@ -77,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tokens-per-batch", type=int, default=4000, metavar="N", help=tokens)
     add("--seed", type=int, default=0, help="of the first state, the held-out share and the order")
     figure = f"picture of the held-out loss over the steps ({', '.join(FIGURES)})"
-    add("--figure", type=Path, metavar="FILE", help=figure, **given)
+    add("--figure", type=Path, metavar="FILE", help=figure, **OPTIONAL)
     add_model_arguments(parser)
 
 
@@ -91,26 +97,19 @@ def run(options: argparse.Namespace, fail: Callable[[str], NoReturn]) -> int:
     Returns:
         0 after success, 130 after Ctrl-C.
     """
-    written: list[Path] = []
-    try:
-        with warnings_as_lines("tune-voice"):
-            rows, val = _checked(options)
-            from lightning_adapt.lina_speech.commands.tune_run import tune
 
-            tuned = tune(options, rows, val, lambda: _bar(options.steps), _say)
-            tuned.voice.save(options.out)
-            written.append(options.out)
-            if "figure" in options:
-                written.append(_save_figure(tuned, options.figure))
-    except MISTAKES as problem:
-        if options.verbose:
-            raise
-        fail(f"tune-voice: {one_line(problem)}{f' ({written[0]} was written)' if written else ''}")
-    except KeyboardInterrupt:
-        _say(f"stopped, {', '.join(map(str, written)) or 'nothing'} was written.")
-        return STOPPED
-    print_lines(_summary(tuned, options, written))
-    return 0
+    def work(written: list[Path]) -> None:
+        rows, val = _checked(options)
+        from lightning_adapt.lina_speech.commands.tune_run import tune
+
+        tuned = tune(options, rows, val, lambda: _bar(options.steps), _say)
+        tuned.voice.save(options.out)
+        written.append(options.out)
+        if "figure" in options:
+            written.append(_save_figure(tuned, options.figure))
+        print_lines(_summary(tuned, options, written))
+
+    return run_command("tune-voice", options, fail, work)
 
 
 def _say(text: str) -> None:

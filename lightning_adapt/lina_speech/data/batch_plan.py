@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lightning_adapt._shared.checks import check_integer, check_share
 from lightning_adapt._shared.hashing import derive_key, uniform
 
 __all__ = [
     "BatchPlan",
     "Item",
+    "check_batching",
     "cut_by_length",
     "evaluation_batches",
     "join_rows",
@@ -30,6 +32,23 @@ Integers = NDArray[np.int64]
 
 _SHUFFLE, _SIZES, _WITHIN, _BATCHES = range(1, 5)  # streams of random numbers
 BUCKET_GROWTH = 1.1  # a bucket's longest item is at most so much longer than its shortest
+
+
+def check_batching(
+    tokens_per_batch: Any, max_batch_size: Any, join_probability: Any, max_joined: Any
+) -> tuple[int, int, float, int]:
+    """Return the four numbers that a plan follows, checked, in their order.
+
+    Raises:
+        TypeError: If one has the wrong type.
+        ValueError: If one is out of range.
+    """
+    return (
+        check_integer("tokens_per_batch", tokens_per_batch, "Pass 4000.", minimum=1),
+        check_integer("max_batch_size", max_batch_size, "Pass 64.", minimum=1),
+        check_share("join_probability", join_probability, "Pass 0.5, or 0 for no joins."),
+        check_integer("max_joined", max_joined, "Pass 3, or 1 for no joins.", minimum=1),
+    )
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class CodeCache:
     def refresh(self) -> None:
         """Look again which codes are there."""
         known = {name for name, _ in self._places.values()}
-        for path in sorted(self.folder.glob("*.safetensors")) if self.folder.is_dir() else []:
+        for path in sorted(self.folder.glob("[!.]*.safetensors")) if self.folder.is_dir() else []:  # "." is unfinished
             if path.name in known:
                 continue
             try:

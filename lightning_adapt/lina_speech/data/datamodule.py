@@ -12,12 +12,12 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from lightning_adapt._shared import compat
-from lightning_adapt._shared.batch_sampler import as_is
-from lightning_adapt._shared.checks import check_flag, check_held_out, check_integer, check_share, problem
+from lightning_adapt._shared.checks import check_flag, check_held_out, check_integer, problem
+from lightning_adapt._shared.collate import as_is
 from lightning_adapt._shared.optional_hooks import OptionalHooks
+from lightning_adapt._shared.resumable_data import ResumableData
 from lightning_adapt._shared.resumable_loader import ResumableLoader
-from lightning_adapt._shared.sampling import check_fingerprint
-from lightning_adapt._shared.state import read_version, with_version
+from lightning_adapt.lina_speech.data.batch_plan import check_batching
 from lightning_adapt.lina_speech.data.encode import Preparation
 from lightning_adapt.lina_speech.data.left_out import Report
 from lightning_adapt.lina_speech.data.length_sampler import FixedBatches, LengthBatchSampler
@@ -30,7 +30,7 @@ STATE_VERSION = 1
 _STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("val",)}
 
 
-class TextSpeechDataModule(OptionalHooks, LightningDataModule):
+class TextSpeechDataModule(OptionalHooks, ResumableData, LightningDataModule):
     """Recordings with their texts, encoded to codes once and batched by length.
 
     Sources are a manifest (jsonl, CSV with a header, LJSpeech's metadata.csv, a folder like LibriTTS's; see
@@ -109,10 +109,8 @@ class TextSpeechDataModule(OptionalHooks, LightningDataModule):
         progress: bool = True,
     ) -> None:
         super().__init__()
-        self.tokens_per_batch = check_integer("tokens_per_batch", tokens_per_batch, "Pass 4000.", minimum=1)
-        self.max_batch_size = check_integer("max_batch_size", max_batch_size, "Pass 64.", minimum=1)
-        self.join_probability = check_share("join_probability", join_probability, "Pass 0.5, or 0 for no joins.")
-        self.max_joined = check_integer("max_joined", max_joined, "Pass 3, or 1 for no joins.", minimum=1)
+        checked = check_batching(tokens_per_batch, max_batch_size, join_probability, max_joined)
+        self.tokens_per_batch, self.max_batch_size, self.join_probability, self.max_joined = checked
         self.num_workers = check_integer("num_workers", num_workers, "Pass 0 for none.")
         self.pin_memory = check_flag("pin_memory", pin_memory, "Pass True on a CUDA machine.")
         self.seed = check_integer("seed", seed, "Pass any whole number that is not negative.", maximum=2**62)
@@ -130,7 +128,6 @@ class TextSpeechDataModule(OptionalHooks, LightningDataModule):
             cache_dir=cache_dir,
             progress=check_flag("progress", progress, "Pass False for no progress bars."),
         )
-        self._restored: dict[str, Any] | None = None
         self._warned: set[str] = set()
         if self._sets.origin("val") is None and type(self).val_dataloader is TextSpeechDataModule.val_dataloader:
             self.hide_hook("val_dataloader")
@@ -224,14 +221,10 @@ class TextSpeechDataModule(OptionalHooks, LightningDataModule):
     # -- loaders --------------------------------------------------------------------------------------------------
     @override
     def train_dataloader(self) -> Any:
-        resumes = self.trainer is not None and self.trainer.ckpt_path is not None  # not so in a fit after a test
-        if self._restored is not None and resumes:
-            try:
-                check_fingerprint("TextSpeechDataModule", saved=self._restored, here=self._fingerprint())
-            except ValueError as found:
-                return compat.RaisesWhenUsed(MisconfigurationException(str(found)))
-        position = None if self.trainer is None else self._position
-        options = {**self._loader_options(), "position": position}
+        misfit = self.misfit()
+        if misfit is not None:
+            return misfit
+        options = {**self._loader_options(), "position": self.position}
         return ResumableLoader(self.train_set, sampler=self._sampler(), **options)
 
     def _sampler(self) -> LengthBatchSampler:
@@ -243,9 +236,6 @@ class TextSpeechDataModule(OptionalHooks, LightningDataModule):
         limits = {"tokens_per_batch": self.tokens_per_batch, "max_batch_size": self.max_batch_size}
         joins = {"join_probability": self.join_probability, "max_joined": self.max_joined, "max_frames": longest}
         return {**limits, **joins}
-
-    def _position(self) -> tuple[int, int]:
-        return compat.position_in_run(self.trainer)
 
     def _loader_options(self) -> dict[str, Any]:
         shared = {"batch_size": None, "collate_fn": as_is, "pin_memory": self.pin_memory}
@@ -273,6 +263,7 @@ class TextSpeechDataModule(OptionalHooks, LightningDataModule):
         return DataLoader(rows, sampler=sampler, **self._loader_options())
 
     # -- resume ---------------------------------------------------------------------------------------------------
+    @override
     def _fingerprint(self) -> dict[str, Any]:
         rows, batching = self.train_set, self._batching()
         ranks = 1 if self.trainer is None else self.trainer.world_size
@@ -286,12 +277,3 @@ class TextSpeechDataModule(OptionalHooks, LightningDataModule):
             "global batch": batching.pop("max_batch_size") * ranks,
             **batching,
         }
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return with_version({"fingerprint": self._fingerprint()}, STATE_VERSION)
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        read_version(state_dict, STATE_VERSION, "TextSpeechDataModule")
-        self._restored = state_dict["fingerprint"]

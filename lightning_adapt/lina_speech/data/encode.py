@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_adapt._shared.checks import check_positive, problem
 from lightning_adapt._shared.progress import progress_bar
+from lightning_adapt._shared.text_files import read_json
 from lightning_adapt.lina_speech.data.audio import PIPELINE_VERSION, AudioError, mono, read_audio, trim_silence
 from lightning_adapt.lina_speech.data.code_cache import CodeCache, settings_key, write_beside
 from lightning_adapt.lina_speech.data.left_out import LeftOut, Report
@@ -129,11 +130,12 @@ def find_encoded(
     """
     path = _record_path(source, codec, folder, preparation)
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         rows, report = content["rows"], Report.from_dict(content["report"])
-    except (OSError, ValueError, KeyError, TypeError):
+        found = content["version"] == VERSION and all(row["key"] in cache for row in rows)
+    except (OSError, ValueError, LookupError, TypeError):
         return None
-    if content.get("version") != VERSION or not all(row["key"] in cache for row in rows):
+    if not found:
         return None
     report.path = str(_report_path(path)) if report.left_out or report.notes else ""
     return Encoded(rows, report, cache)

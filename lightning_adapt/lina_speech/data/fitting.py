@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_adapt._shared.checks import problem
 from lightning_adapt._shared.progress import progress_bar
+from lightning_adapt._shared.text_files import read_json
 from lightning_adapt.lina_speech.data.audio import AudioError
 from lightning_adapt.lina_speech.data.code_cache import audio_key, settings_key, write_beside
 from lightning_adapt.lina_speech.data.encode import Preparation, check_spoken
@@ -28,7 +29,7 @@ VERSION = 1
 def find_fitted(source: Source, folder: Path, preparation: Preparation, options: dict[str, Any]) -> Any:
     """Return the codec that an earlier `fit_codec` with the same arguments left; None if there is none."""
     try:
-        name = json.loads(_pointer(source, folder, preparation, options).read_bytes())["codec"]
+        name = read_json(_pointer(source, folder, preparation, options))["codec"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return _load(folder / name)

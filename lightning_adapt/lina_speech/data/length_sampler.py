@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from copy import copy
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data.distributed import DistributedSampler
+from typing_extensions import Self
 
-from lightning_adapt._shared.checks import check_integer, check_share, problem
+from lightning_adapt._shared.batch_planner import BatchPlanner
+from lightning_adapt._shared.checks import check_integer, problem
 from lightning_adapt._shared.hashing import derive_key
 from lightning_adapt._shared.per_row import digest
-from lightning_adapt._shared.sampling import EpochSampler
 from lightning_adapt.lina_speech.data.batch_plan import (
     BatchPlan,
     Integers,
     Item,
+    check_batching,
     cut_by_length,
     evaluation_batches,
     join_rows,
@@ -33,7 +36,7 @@ _STREAM = 0x11A5  # apart from the other random numbers of a seed
 _PROBED = 4  # epochs looked at for the number of batches of all epochs
 
 
-class LengthBatchSampler(EpochSampler):
+class LengthBatchSampler(BatchPlanner):
     """Plan batches of utterances of like length anew for every epoch, with joins of utterances of one speaker.
 
     For `ResumableLoader(dataset, sampler=this, batch_size=None)`: it yields whole batches, lists of items, and an item
@@ -91,10 +94,11 @@ class LengthBatchSampler(EpochSampler):
             remedy = "Pass one speaker per row, or None."
             raise ValueError(problem("speakers", f"{rows} numbers, as `frames`", len(self.speakers), remedy))
         super().__init__(rows, num_replicas=num_replicas, rank=rank, seed=seed)
-        self.tokens_per_batch = check_integer("tokens_per_batch", tokens_per_batch, "Pass 4000.", minimum=1)
-        self.max_batch_size = check_integer("max_batch_size", max_batch_size, "Pass 64.", minimum=1)
-        self.join_probability = check_share("join_probability", join_probability, "Pass 0.5, or 0 for no joins.")
-        self.max_joined = check_integer("max_joined", max_joined, "Pass 3, or 1 for no joins.", minimum=1)
+        self._whole = (self.frames, self.speakers)
+        self._chosen: Tensor | None = None
+        self._version = 0
+        checked = check_batching(tokens_per_batch, max_batch_size, join_probability, max_joined)
+        self.tokens_per_batch, self.max_batch_size, self.join_probability, self.max_joined = checked
         longest = tokens_per_batch if max_frames is None else max_frames
         longest = check_integer("max_frames", longest, "Pass the longest item in frames, or None.", minimum=1)
         self.max_frames = min(longest, self.tokens_per_batch)
@@ -133,6 +137,7 @@ class LengthBatchSampler(EpochSampler):
         ends = np.concatenate([[0], np.cumsum(sizes)])
         # the rows of all items, in the order of the items
         moved = rows[np.repeat(places[order] - ends[:-1], sizes) + np.arange(len(rows))]
+        moved = moved if self._chosen is None else self._chosen.numpy()[moved]
         chosen = np.asarray(batches) if count is None else with_count(batches, count, key)
         shared = shared_out(chosen, self.num_replicas)
         return BatchPlan(moved, ends, item_frames[order], shared, max(0, len(batches) - len(chosen)))
@@ -160,31 +165,53 @@ class LengthBatchSampler(EpochSampler):
         first_items = plan.batches[positions.numpy(), 0]
         return torch.from_numpy(plan.rows[plan.item_ends[first_items]])
 
-    def rows(self) -> NoReturn:
-        """Refuse to be sampled from: what this sampler chooses are batches, not rows.
+    def batch(self, epoch: int, number: int) -> list[Item]:
+        """Return the items of a batch, all ranks counted together."""
+        return self.plan(epoch).batch(number)
+
+    def chosen_rows(self) -> Tensor | None:
+        """Return the rows that batches are planned of, int64 of shape (n,); None for all."""
+        return self._chosen
+
+    def set_rows(self, rows: Tensor) -> None:
+        """Plan batches of these rows from now on.
+
+        Args:
+            rows: Distinct rows of the data set. Shape (n,), dtype int64.
 
         Raises:
-            TypeError: Always.
+            ValueError: If there are none, one comes twice, or one is not there.
         """
-        raise TypeError(
-            "LengthBatchSampler plans whole batches by length; no other sampler can draw rows from it. "
-            "Choose rows before it is made, or use a loader with a batch_size."
-        )
+        chosen, n = torch.as_tensor(rows, dtype=torch.int64).clone(), len(self._whole[0])
+        if (
+            len(chosen) == 0
+            or len(torch.unique(chosen)) < len(chosen)
+            or int(chosen.min()) < 0
+            or int(chosen.max()) >= n
+        ):
+            remedy = "Pass each row of the data set at most once."
+            raise ValueError(problem("rows", f"distinct numbers of the {n} rows, at least one", rows, remedy))
+        self._chosen = chosen
+        self.frames, self.speakers = (values[chosen.numpy()] for values in self._whole)
+        self._plans, self._counts = {}, {}
+        self._version += 1
 
-    def epoch_rows(self, epoch: int) -> Tensor:
-        """Return the rows of a whole epoch, all ranks together, in the order of the batches; int64 of shape (R,)."""
-        plan = self.plan(epoch)
-        items = (row for number in range(len(plan.batches)) for item in plan.batch(number) for row in item)
-        return torch.tensor(list(items), dtype=torch.int64)
+    def copy(self) -> Self:
+        """Return a planner of its own that plans the same."""
+        other = copy(self)
+        vars(other).update(_plans={}, _counts={})
+        return other
 
-    def rank_rows(self, samples: Tensor) -> Tensor:
-        """Return the first row of these batches of this rank, int64 of shape (S,)."""
-        return self.draw(self.epoch, samples * self.num_replicas + self.rank)
+    @property
+    def version(self) -> int:
+        """Counts the calls of `set_rows`."""
+        return self._version
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what must be equal for a saved position to mean the same batches; plain values."""
         return {
             **super().fingerprint(),
+            **({} if self._chosen is None else {"rows": digest(self._chosen)}),
             "frames": digest(torch.from_numpy(self.frames)),
             "speakers": digest(torch.from_numpy(self.speakers)),
             "tokens of a global batch": self.tokens_per_batch * self.num_replicas,
@@ -198,13 +225,6 @@ class LengthBatchSampler(EpochSampler):
     def n_rows(self) -> int:
         """Number of utterances, N."""
         return len(self.frames)
-
-    def __iter__(self) -> Iterator[list[Item]]:  # type: ignore[override]  # whole batches, not rows
-        plan, start, replicas = self.plan(self.epoch), self._start, self.num_replicas
-        self._start, self._yielded = 0, start
-        for number in range(self.rank + start * replicas, len(plan.batches), replicas):
-            self._yielded += 1
-            yield plan.batch(number)
 
 
 class FixedBatches(DistributedSampler[Any]):

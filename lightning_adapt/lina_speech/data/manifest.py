@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_adapt._shared.checks import describe, problem
+from lightning_adapt._shared.text_files import read_text
 
 __all__ = ["read_manifest"]
 
@@ -87,7 +88,7 @@ def _json_lines(manifest: Path) -> Iterator[Row]:
         expected = 'one JSON object with "audio" and "text"'
         try:
             found = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # nested too deeply, or a number with thousands of digits
             remedy = f"The parser says: {error}."
             raise ValueError(_at(manifest, number, expected, line, remedy)) from error
         if not isinstance(found, dict):
@@ -180,12 +181,13 @@ def _recording(folder: Path, name: str) -> str:
 
 
 def _tree(folder: Path) -> Iterator[Row]:
-    recordings = sorted(path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_ENDINGS)
+    # names with a dot in front are what a killed run left unfinished, or a system's own
+    recordings = sorted(path for path in folder.rglob("[!.]*") if path.suffix.lower() in AUDIO_ENDINGS)
     texts_seen = False
     for path in recordings:
         text = next((place for place in map(_beside(path), _TEXT_ENDINGS) if place.is_file()), None)
         texts_seen = texts_seen or text is not None
-        spoken = "" if text is None else " ".join(text.read_text(encoding="utf-8-sig").split())
+        spoken = "" if text is None else " ".join(read_text(text).split())
         inside = path.relative_to(folder)
         speaker = inside.parts[0] if len(inside.parts) > 1 else ""
         yield {

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from lightning_adapt._shared.checks import check_choice
+from lightning_adapt._shared.tensor_checks import check_tensor
 from lightning_adapt.lina_speech.gla.chunked import chunked_gla
 from lightning_adapt.lina_speech.gla.fla import fla_gla, why_not_fla
 from lightning_adapt.lina_speech.gla.recurrent import recurrent_gla
@@ -85,6 +86,7 @@ def gla(
         [1.0, 1.5, 1.75]
     """
     way = check_backend(backend)
+    check_tensor("q", q_BTHK)
     if way == "auto":
         way = "fla" if q_BTHK.is_cuda and why_not_fla(q_BTHK, v_BTHV) is None else "chunked"
     return _WAYS[way](

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_adapt._shared.checks import problem
+from lightning_adapt._shared.tensor_checks import check_tensor
 
 # e^-17 and e^-40 are below half the last bit of their dtypes: a step that decays more forgets all. -inf would make NaN,
 # and `intra` needs that the products of four such factors, and their inverses, are far from the ends of the dtype: with
@@ -37,6 +38,8 @@ def check_inputs(
         ValueError: If the shapes do not fit each other.
     """
     named = {"q": q_BTHK, "k": k_BTHK, "v": v_BTHV, "log_decay": log_decay_BTHK}
+    for name, tensor in named.items():
+        check_tensor(name, tensor, ndim=4 if name == "v" else None)
     if q_BTHK.dim() != 4:
         raise ValueError(problem("q", "of shape (B, T, H, K)", tuple(q_BTHK.shape), "Put time before heads."))
     batch, steps, heads, width = q_BTHK.shape

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_adapt._shared.tensor_checks import check_tensor
+
 __all__ = ["alignment_score", "backward_share", "best_candidate", "text_coverage"]
 
 
@@ -28,6 +30,7 @@ def text_coverage(alignment_NM: Tensor) -> float:
         >>> text_coverage(torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
         0.5
     """
+    check_tensor("alignment_NM", alignment_NM, "real", ndim=2)
     if alignment_NM.numel() == 0:
         return 0.0
     return float(alignment_NM.double().sum(0).clamp(max=1.0).mean())
@@ -49,6 +52,7 @@ def backward_share(alignment_NM: Tensor) -> float:
         >>> backward_share(torch.eye(4)), backward_share(torch.eye(4).flip(0))
         (0.0, 1.0)
     """
+    check_tensor("alignment_NM", alignment_NM, "real", ndim=2)
     n_frames, n_tokens = alignment_NM.shape
     if n_frames < 2 or n_tokens < 2:
         return 0.0
@@ -67,6 +71,11 @@ def alignment_score(alignment_NM: Tensor) -> float:
 
     Returns:
         A number <= 1; higher is better.
+
+    Example:
+        >>> import torch
+        >>> round(alignment_score(torch.eye(4)), 3)  # each step reads one letter after the other
+        1.0
     """
     return text_coverage(alignment_NM) - backward_share(alignment_NM)
 

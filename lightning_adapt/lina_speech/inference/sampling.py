@@ -8,17 +8,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
-from lightning_adapt._shared.checks import check_integer, problem
+from lightning_adapt._shared.checks import check_fraction, check_integer, check_not_negative, problem
 from lightning_adapt._shared.hashing import derive_key, uniform
+from lightning_adapt._shared.tensor_checks import check_tensor
 
-__all__ = ["SamplingOptions", "draw", "kept_probabilities", "stream_key", "stream_uniforms"]
+__all__ = ["Drawing", "SamplingOptions", "draw", "kept_probabilities", "stream_key", "stream_uniforms"]
 
 _BELOW_ONE = 1.0 - 2.0**-40  # a larger number times the sum of the probabilities could round to that sum
+
+
+class Drawing(TypedDict, total=False):
+    """The arguments of `SamplingOptions`, for signatures that pass them on."""
+
+    temperature: float
+    top_k: int | None
+    top_p: float
+    first_greedy_codebook: int | None
 
 
 @dataclass(frozen=True)
@@ -43,13 +53,8 @@ class SamplingOptions:
     first_greedy_codebook: int | None = 1
 
     def __post_init__(self) -> None:
-        _number("temperature", self.temperature, "a finite number >= 0", "Pass 1.0, or 0 for the most probable code.")
-        if self.temperature < 0:
-            remedy = "Pass 1.0, or 0 for the most probable code."
-            raise ValueError(problem("temperature", "a finite number >= 0", self.temperature, remedy))
-        _number("top_p", self.top_p, "a number in (0, 1]", "Pass 1.0 for all codes.")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(problem("top_p", "a number in (0, 1]", self.top_p, "Pass 1.0 for all codes."))
+        check_not_negative("temperature", self.temperature, "Pass 1.0, or 0 for the most probable code.")
+        check_fraction("top_p", self.top_p, "Pass 1.0 for all codes.")
         for name, value in (("top_k", self.top_k), ("first_greedy_codebook", self.first_greedy_codebook)):
             if value is not None:
                 check_integer(name, value, "Pass None for all.", minimum=1 if name == "top_k" else 0)
@@ -66,13 +71,6 @@ class SamplingOptions:
         if self.temperature == 0:
             return 0
         return n_codebooks if self.first_greedy_codebook is None else min(self.first_greedy_codebook, n_codebooks)
-
-
-def _number(argument: str, value: Any, allowed: str, remedy: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(problem(argument, allowed, value, remedy))
-    if not math.isfinite(value):
-        raise ValueError(problem(argument, allowed, value, remedy))
 
 
 def kept_probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
@@ -94,6 +92,9 @@ def kept_probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
         >>> kept_probabilities(logits, SamplingOptions(top_p=0.8)).round(decimals=3).tolist()
         [0.5, 0.25, 0.125, 0.125]
     """
+    check_tensor("logits", logits, "real")
+    if not isinstance(options, SamplingOptions):
+        raise TypeError(problem("options", "SamplingOptions", options, "Pass SamplingOptions(top_k=50), say."))
     scores = logits.double()
     scores = (scores - scores.amax(-1, keepdim=True)) / options.temperature  # the smallest temperature is no NaN then
     if options.top_k is not None and options.top_k < scores.shape[-1]:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from lightning_adapt._shared.checks import check_integer, check_positive, problem
 from lightning_adapt._shared.forward import evaluating
 from lightning_adapt.lina_speech.inference.generate import CodeStreams, GeneratedCodes, generate_codes
 from lightning_adapt.lina_speech.inference.ranking import best_candidate
-from lightning_adapt.lina_speech.inference.sampling import SamplingOptions, stream_key
+from lightning_adapt.lina_speech.inference.sampling import Drawing, SamplingOptions, stream_key
 from lightning_adapt.lina_speech.inference.speech import Speech
 from lightning_adapt.lina_speech.inference.voice_states import batch_of_voices, voice_per_text
 from lightning_adapt.lina_speech.model.text_encoder import TEXT_PAD
@@ -90,15 +91,12 @@ class Speaker:
         *,
         texts: Sequence[str] | None = None,
         voice: Voices = None,
-        temperature: float = 1.0,
-        top_k: int | None = 100,
-        top_p: float = 1.0,
-        first_greedy_codebook: int | None = 1,
         max_seconds: float = 20.0,
         n_best: int = 1,
         seed: int | Sequence[int] = 0,
         batch_size: int = 16,
         progress: Callable[[float], None] | None = None,
+        **drawing: Unpack[Drawing],
     ) -> list[Speech]:
         """Speak texts that are encoded already.
 
@@ -106,15 +104,12 @@ class Speaker:
             ids: Ids per text, from BOS to EOS.
             texts: The texts, for `Speech.text`.
             voice: One `Voice` (or state) for all texts, or one (or None) per text; None for the model's own.
-            temperature: Divides the logits; 0 takes the most probable code.
-            top_k: Draw among this many of the most probable codes; None for all.
-            top_p: Draw among the fewest codes that together have this probability.
-            first_greedy_codebook: Codebooks from this one on are not drawn; None draws all.
             max_seconds: Longest audio of a text.
             n_best: Attempts per text, of which the one with the best alignment is kept (see `inference/ranking.py`).
             seed: Of the first text; the others follow. Or one per text.
             batch_size: Streams that are decoded together.
             progress: Is told the seconds of audio so far, now and then.
+            drawing: Arguments of `SamplingOptions`: how codes are drawn.
 
         Returns:
             One `Speech` per text.
@@ -123,7 +118,7 @@ class Speaker:
             TypeError: If an option has the wrong type.
             ValueError: If an option is out of range, or a voice does not fit.
         """
-        options = SamplingOptions(temperature, top_k, top_p, first_greedy_codebook)
+        options = SamplingOptions(**drawing)
         max_frames = self._max_frames(max_seconds)
         tries = check_integer("n_best", n_best, "Pass 1.", minimum=1)
         at_once = max(1, check_integer("batch_size", batch_size, "Pass 16.", minimum=1) // tries)
@@ -150,12 +145,9 @@ class Speaker:
         voice: Voices = None,
         *,
         chunk_frames: int = 25,
-        temperature: float = 1.0,
-        top_k: int | None = 100,
-        top_p: float = 1.0,
-        first_greedy_codebook: int | None = 1,
         max_seconds: float = 20.0,
         seed: int = 0,
+        **drawing: Unpack[Drawing],
     ) -> Iterator[Tensor]:
         """Speak one text piece by piece; the joined pieces are the audio of `speak([text])` with the same options.
 
@@ -165,12 +157,9 @@ class Speaker:
             text: What to say.
             voice: The voice; None for the model's own.
             chunk_frames: Frames that are decoded for each piece.
-            temperature: As in `speak_ids`.
-            top_k: Likewise.
-            top_p: Likewise.
-            first_greedy_codebook: Likewise.
-            max_seconds: Likewise.
+            max_seconds: As in `speak_ids`.
             seed: Likewise.
+            drawing: Likewise.
 
         Returns:
             An iterator over samples. Shape (s,) with s >= 1, dtype float32, on the CPU.
@@ -182,7 +171,7 @@ class Speaker:
         if not isinstance(text, str):
             raise TypeError(problem("text", "a string", text, "Use generate() for several texts."))
         per_piece = check_integer("chunk_frames", chunk_frames, "Pass 25.", minimum=1)
-        options = SamplingOptions(temperature, top_k, top_p, first_greedy_codebook)
+        options = SamplingOptions(**drawing)
         max_frames, keys = self._max_frames(max_seconds), [stream_key(_seeds(seed, 1)[0])]
         ids = self.encode([text])
         voices = voice_per_text(self.model, voice, 1, self.initial_state, self.codec)

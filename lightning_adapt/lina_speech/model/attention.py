@@ -228,6 +228,11 @@ def sinusoids(n_places: int, width: int, device: torch.device | None = None) -> 
 
     Returns:
         The table. Shape (M, P), float32.
+
+    Example:
+        >>> sinusoids(2, 4)
+        tensor([[0.0000, 0.0000, 1.0000, 1.0000],
+                [0.8415, 0.0100, 0.5403, 0.9999]])
     """
     rates = 10_000.0 ** (-torch.arange(0, width, 2, dtype=torch.float32, device=device) / width)
     angles = torch.arange(n_places, device=device)[:, None] * rates

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from lightning_adapt._shared.checks import check_choice, check_flag, check_integer, check_positive, problem
+from lightning_adapt._shared.checks import (
+    check_choice,
+    check_flag,
+    check_integer,
+    check_number,
+    check_positive,
+    problem,
+)
 
 __all__ = ["PRESETS", "CrossAttention", "LinaConfig", "preset"]
 
@@ -85,7 +92,7 @@ class LinaConfig:
         for name in ("expand_k", "expand_v", "gate_normalizer"):
             check_positive(name, getattr(self, name), "Leave it out for the authors' value.")
         for name in _SHARES:
-            _check_dropout(name, getattr(self, name))
+            check_number(name, getattr(self, name), "[0, 1)", "Pass 0.0 for none.")
         for name in ("short_conv", "tie_embeddings"):
             check_flag(name, getattr(self, name), "Leave it out for the authors' choice.")
         check_choice("cross_attention", self.cross_attention, ("blind", "plain"), "Use 'blind', the authors' choice.")
@@ -159,14 +166,6 @@ class LinaConfig:
             remedy = "Check the spelling, or use the version of this package that wrote them."
             raise ValueError(problem("values", "arguments of LinaConfig: " + ", ".join(known), unknown, remedy))
         return cls(**values)
-
-
-def _check_dropout(name: str, value: Any) -> None:
-    remedy = "Pass 0.0 for none."
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(problem(name, "a number in [0, 1)", value, remedy))
-    if not 0 <= value < 1:
-        raise ValueError(problem(name, "a number in [0, 1)", value, remedy))
 
 
 def _checked_spread(value: Any) -> tuple[float, float] | None:

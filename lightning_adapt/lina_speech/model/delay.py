@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_adapt._shared.checks import problem
+from lightning_adapt._shared.tensor_checks import check_tensor
 
 __all__ = ["BOA", "CODE_OFFSET", "EOA", "PAD", "delay_codes", "undelay_codes"]
 
@@ -36,6 +37,8 @@ def delay_codes(codes_BQN: Tensor, lengths_B: Tensor) -> Tensor:
         >>> delay_codes(torch.tensor([[[5, 6, 7], [8, 9, 10]]]), torch.tensor([3]))[0].T.tolist()
         [[1, 8, 9, 10, 2, 2], [1, 1, 11, 12, 13, 2]]
     """
+    check_tensor("codes_BQN", codes_BQN, "whole")
+    check_tensor("lengths_B", lengths_B, "whole")
     if codes_BQN.dim() != 3 or codes_BQN.shape[1] == 0:
         remedy = "Add a batch and a codebook dimension: codes[None, None]."
         raise ValueError(problem("codes_BQN", "of shape (B, Q, N) with Q >= 1", tuple(codes_BQN.shape), remedy))
@@ -78,6 +81,7 @@ def undelay_codes(ids_TQ: Tensor) -> Tensor:
         tensor([[5, 6],
                 [8, 9]])
     """
+    check_tensor("ids_TQ", ids_TQ, "whole")
     if ids_TQ.dim() != 2 or ids_TQ.shape[1] == 0:
         remedy = "Pass the ids of one sequence, time first."
         raise ValueError(problem("ids_TQ", "of shape (T, Q) with Q >= 1", tuple(ids_TQ.shape), remedy))

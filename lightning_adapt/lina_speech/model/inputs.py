@@ -9,10 +9,10 @@ from torch import Tensor
 
 from lightning_adapt._shared.checks import problem
 
-__all__ = ["check_audio", "check_column", "check_range", "check_streams", "check_text"]
+__all__ = ["check_audio", "check_column", "check_range", "check_streams", "check_text_ids"]
 
 
-def check_text(text_BM: Tensor, text_lengths_B: Tensor, vocab_size: int) -> Tensor:
+def check_text_ids(text_BM: Tensor, text_lengths_B: Tensor, vocab_size: int) -> Tensor:
     """Check a batch of texts and return where its real tokens are.
 
     Args:

@@ -32,7 +32,7 @@ from lightning_adapt.lina_speech.model.attention import (
     TextMemory,
 )
 from lightning_adapt.lina_speech.model.config import LinaConfig
-from lightning_adapt.lina_speech.model.inputs import check_audio, check_column, check_streams, check_text
+from lightning_adapt.lina_speech.model.inputs import check_audio, check_column, check_streams, check_text_ids
 from lightning_adapt.lina_speech.model.layers import BlockOutput, MixingBlock
 from lightning_adapt.lina_speech.model.state import State, state_layout
 from lightning_adapt.lina_speech.model.text_encoder import TextEncoder
@@ -131,7 +131,7 @@ class LinaModel(nn.Module):
         Raises:
             ValueError: If a shape or, on the CPU, an id or a length does not fit.
         """
-        mask_BM = check_text(text_BM, text_lengths_B, self.config.text_vocab_size)
+        mask_BM = check_text_ids(text_BM, text_lengths_B, self.config.text_vocab_size)
         return self.cross.remember(self.text_encoder(text_BM, mask_BM), mask_BM)
 
     def forward(

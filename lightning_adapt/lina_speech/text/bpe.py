@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from lightning_adapt._shared.checks import check_flag, check_integer, problem
 from lightning_adapt._shared.files import whole_file
 from lightning_adapt._shared.imports import require
+from lightning_adapt._shared.text_files import read_text
 from lightning_adapt.lina_speech.text.tokenizer import (
     BOS,
     EOS,
     SPECIALS,
     UNK,
-    check_text,
+    check_speakable,
     state_fingerprint,
     warn_unknown,
 )
@@ -127,7 +128,7 @@ class BPETokenizer:
             raise TypeError(problem("text", "a str", text, "Pass one text."))
         text = text.encode("utf-8", "replace").decode()  # halves of surrogate pairs have no UTF-8
         cleaned = self._tokenizer.normalizer.normalize_str(text) if self._tokenizer.normalizer else text
-        check_text(text, cleaned.strip())
+        check_speakable(text, cleaned.strip())
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         if UNK in ids:
             unknown = set(cleaned.replace(" ", _BLANK)) - self._known
@@ -180,7 +181,7 @@ class BPETokenizer:
             OSError: If the file cannot be read.
             ValueError: If it holds no tokenizer with our special ids.
         """
-        return cls(Path(path).read_text(encoding="utf-8"))
+        return cls(read_text(path))
 
     def to_state(self) -> dict[str, Any]:
         """Return what makes an equal tokenizer, as plain values."""

@@ -12,7 +12,7 @@ from lightning_adapt.lina_speech.text.tokenizer import (
     EOS,
     SPECIALS,
     UNK,
-    check_text,
+    check_speakable,
     decoded,
     state_fingerprint,
     warn_unknown,
@@ -96,7 +96,7 @@ class CharacterTokenizer:
             ValueError: If it is empty.
         """
         cleaned = self.normalise(text)
-        check_text(text, cleaned)
+        check_speakable(text, cleaned)
         ids = [self._ids.get(character, self._ids.get(character.lower(), UNK)) for character in cleaned]
         if UNK in ids:
             unknown = {character for character, number in zip(cleaned, ids, strict=True) if number == UNK}

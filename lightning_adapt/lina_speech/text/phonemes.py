@@ -18,7 +18,7 @@ from lightning_adapt.lina_speech.text.tokenizer import (
     EOS,
     SPECIALS,
     UNK,
-    check_text,
+    check_speakable,
     decoded,
     state_fingerprint,
     warn_unknown,
@@ -208,7 +208,7 @@ def _cleaned(text: str) -> str:
     if not isinstance(text, str):
         raise TypeError(problem("text", "a str", text, "Pass one text."))
     cleaned = " ".join(unicodedata.normalize("NFKC", text).split())
-    check_text(text, cleaned if any(map(str.isalnum, cleaned)) else "")
+    check_speakable(text, cleaned if any(map(str.isalnum, cleaned)) else "")
     return cleaned
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from lightning_adapt._shared.checks import check_choice, problem
+from lightning_adapt._shared.text_files import read_json
 from lightning_adapt.lina_speech.saved_parts import check_checkpoint_is_there, saved_part
 
 __all__ = [
@@ -21,7 +22,7 @@ __all__ = [
     "UNK",
     "TextTokenizer",
     "as_tokenizer",
-    "check_text",
+    "check_speakable",
     "decoded",
     "state_fingerprint",
     "tokenizer_from_state",
@@ -84,7 +85,12 @@ def tokenizer_from_state(state: Mapping[str, Any]) -> TextTokenizer:
     """
     remedy = "Pass the tokenizer itself where the checkpoint is loaded, if it is of a class of your own."
     kind = check_choice("state['kind']", state.get("kind"), tuple(_KINDS), remedy)
-    made: TextTokenizer = _class(kind).from_state(dict(state))
+    try:
+        made: TextTokenizer = _class(kind).from_state(dict(state))
+    except (LookupError, TypeError) as error:
+        raise ValueError(
+            f"The saved state of a tokenizer of the kind {kind!r} is damaged: {error!r}. {remedy}"
+        ) from error
     return made
 
 
@@ -126,7 +132,7 @@ def _from_file(path: Path) -> TextTokenizer:
     if part is not None:
         return _checked(tokenizer_from_state(part["state"]), part["fingerprint"], path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except ValueError as error:
         allowed = "a JSON file, or a checkpoint of LinaSpeechModule"
         raise ValueError(problem("tokenizer", allowed, str(path), f"It cannot be read: {error}.")) from error
@@ -158,7 +164,7 @@ def state_fingerprint(name: str, state: Mapping[str, Any]) -> str:
     return f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 
-def check_text(text: Any, cleaned: str) -> None:
+def check_speakable(text: Any, cleaned: str) -> None:
     """Check that there is something to say.
 
     Args:

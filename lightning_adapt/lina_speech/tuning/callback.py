@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from lightning_adapt._shared import compat
 from lightning_adapt._shared.checks import check_flag, problem
-from lightning_adapt._shared.state import read_version, with_version
+from lightning_adapt._shared.state import read_version, reading_state, with_version
 from lightning_adapt.lina_speech.tuning.ending import summary, write_voices
 from lightning_adapt.lina_speech.tuning.evaluation import InEvaluation, checked_origin, clear_errors, summed
 from lightning_adapt.lina_speech.tuning.figure import log_tuning, tuning_figure
@@ -288,6 +288,7 @@ class InitialStateTuning(InEvaluation):
                 check_resumed(checkpoint, self.state_key)
 
     @override
+    @reading_state(NAME)
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         read_version(state_dict, STATE_VERSION, NAME)
         if state_dict["run"] is None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_adapt._shared.checks import problem
 from lightning_adapt._shared.fingerprint import weights_fingerprint
+from lightning_adapt._shared.state import reading_state
 from lightning_adapt.lina_speech.tuning.best_states import BestStates, as_tensors, mean_of
 from lightning_adapt.lina_speech.tuning.held_out_sums import HeardSeconds, HeldOutSums, Reduce
 from lightning_adapt.lina_speech.tuning.initial_states import InitialStates
@@ -194,6 +195,7 @@ class TuningRun:
             "origin": dict(self.origin),
         }
 
+    @reading_state("InitialStateTuning")
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from lightning_adapt._shared.checks import check_choice, check_integer, check_not_negative, check_text, problem
+from lightning_adapt._shared.checks import (
+    check_choice,
+    check_integer,
+    check_not_negative,
+    check_number,
+    check_text,
+    problem,
+)
 from lightning_adapt._shared.fingerprint import known_fingerprint
 from lightning_adapt._shared.imports import require
 from lightning_adapt._shared.state import read_version
@@ -262,11 +268,7 @@ def _checked_losses(value: Any) -> dict[str, float] | None:
 
 
 def _finite(argument: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(problem(argument, "a finite number", value, "Pass 0.5."))
-    if not math.isfinite(value):
-        raise ValueError(problem(argument, "a finite number", value, "Pass 0.5."))
-    return float(value)
+    return check_number(argument, value, "(-inf, inf)", "Pass 0.5.")
 
 
 def _checked_parts(voices: Sequence[Voice], weights: Sequence[float]) -> tuple[list[tuple[float, Voice]], str | None]:

@@ -13,22 +13,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
-from lightning_adapt._shared import compat
-from lightning_adapt._shared.batch_sampler import as_is
-from lightning_adapt._shared.checks import check_choice, check_integer, check_share, problem
+from lightning_adapt._shared.checks import check_choice, check_integer, check_number, check_share, problem
+from lightning_adapt._shared.collate import as_is
 from lightning_adapt._shared.optional_hooks import OptionalHooks
+from lightning_adapt._shared.resumable_data import ResumableData
 from lightning_adapt._shared.resumable_loader import ResumableLoader
 from lightning_adapt._shared.row_sampler import RowSampler
-from lightning_adapt._shared.sampling import check_fingerprint
-from lightning_adapt._shared.state import read_version, with_version
 from lightning_adapt.reloop2.data.tables import EncodedTable, Roles, encode_table, read_table
 
 __all__ = ["PrequentialDataModule"]
 
-STATE_VERSION = 1
 
-
-class PrequentialDataModule(OptionalHooks, LightningDataModule):
+class PrequentialDataModule(OptionalHooks, ResumableData, LightningDataModule):
     """Cut a log by time: its first part trains (shuffled), the rest is a stream in time order for test and predict.
 
     "Prequential" means predict first, learn from the label after: with `ErrorMemoryCallback`, `IncrementalTraining`
@@ -101,7 +97,6 @@ class PrequentialDataModule(OptionalHooks, LightningDataModule):
         self.num_workers = check_integer("num_workers", num_workers, "Pass 0: the data is in memory.")
         self.seed = check_integer("seed", seed, "Pass any whole number that is not negative.", maximum=2**63 - 1)
         self._table: EncodedTable | None = None
-        self._restored: dict[str, Any] | None = None
         if self.val_share == 0:
             self.hide_hook("val_dataloader")
 
@@ -189,24 +184,18 @@ class PrequentialDataModule(OptionalHooks, LightningDataModule):
     def train_dataloader(self) -> Any:
         rows = _Rows(self.table, "train")
         sampler = RowSampler(torch.arange(len(rows)), seed=self.seed)
-        here = self._fingerprint()
-        if self._restored is not None:
-            try:
-                check_fingerprint(type(self).__name__, saved=self._restored, here=here)
-            except ValueError as found:
-                return compat.RaisesWhenUsed(MisconfigurationException(str(found)))
+        misfit = self.misfit()
+        if misfit is not None:
+            return misfit
         return ResumableLoader(
             rows,
             sampler=sampler,
-            position=None if self.trainer is None else self._position,
+            position=self.position,
             batch_size=self.batch_size,
             # one row alone has no variance, so that a BatchNorm would refuse it
             drop_last=len(sampler) % self.batch_size == 1 and len(sampler) > 1,
             **self._loader_options(),
         )
-
-    def _position(self) -> tuple[int, int]:
-        return compat.position_in_run(self.trainer)
 
     @override
     def val_dataloader(self) -> Any:
@@ -232,19 +221,11 @@ class PrequentialDataModule(OptionalHooks, LightningDataModule):
         }
 
     # -- resume ---------------------------------------------------------------------------------------------------
+    @override
     def _fingerprint(self) -> dict[str, Any]:
         ranks = 1 if self.trainer is None else self.trainer.world_size
         batch = self.batch_size * ranks
         return {"train rows": self.n_train, "fields": self.field_sizes, "seed": self.seed, "global batch": batch}
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return with_version({"fingerprint": self._fingerprint()}, STATE_VERSION)
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        read_version(state_dict, STATE_VERSION, type(self).__name__)
-        self._restored = state_dict["fingerprint"]
 
 
 class _Rows(Dataset[Any]):
@@ -281,10 +262,7 @@ def _check_threshold(positive: Any) -> float | None:
 
 
 def _check_shares(train_share: float, val_share: float) -> tuple[float, float]:
-    remedy = "Pass 0.5 to train on the first half."
-    train_share = check_share("train_share", train_share, remedy)
-    if not 0 < train_share < 1:
-        raise ValueError(problem("train_share", "a number in (0, 1)", train_share, remedy))
+    train_share = check_number("train_share", train_share, "(0, 1)", "Pass 0.5 to train on the first half.")
     val_share = check_share("val_share", val_share, "Pass 0 for none.")
     if val_share >= train_share:
         raise ValueError(problem("val_share", "below `train_share`", val_share, "It is a share of all rows."))

@@ -10,6 +10,7 @@ import hashlib
 import re
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ def read_movielens(root: str | Path, version: str) -> dict[str, Any]:
         if (place / f"{release.name}.inter").is_file():
             return _columns(*_read_atomic(place, release.name))
         return _columns(*_read_grouplens(place, release))
-    except (IndexError, KeyError, UnicodeDecodeError, zipfile.BadZipFile) as error:
+    except (ArithmeticError, LookupError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         message = f"{str(place)!r} does not hold MovieLens {version} as published ({error!r}). Fetch it again."
         raise ValueError(message) from error
 

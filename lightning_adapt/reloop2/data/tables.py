@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,19 @@ def _read_file(path: Path) -> Any:
         require("recsys", "Reading a text table", "pandas")
         import pandas as pd
 
-        return pd.read_csv(path, sep=_SEPARATORS[kind])
-    require("recsys", "Reading a parquet table", "pandas", "pyarrow")
-    import pandas as pd
+        read = partial(pd.read_csv, sep=_SEPARATORS[kind])
+    else:
+        require("recsys", "Reading a parquet table", "pandas", "pyarrow")
+        import pandas as pd
 
-    return pd.read_parquet(path)
+        read = pd.read_parquet
+    try:
+        return read(path)
+    except Exception as error:  # what is no such table makes pandas and pyarrow raise nearly anything
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"`data`: {path} cannot be read as a table: {reason}. Read it with pandas, and pass the frame."
+        ) from error
 
 
 def _is_series(column: Any) -> bool:

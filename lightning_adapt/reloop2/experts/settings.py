@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from lightning_adapt._shared.checks import check_choice, check_integer, check_positive, problem
+from lightning_adapt._shared.checks import check_choice, check_integer, check_number, check_positive, problem
 from lightning_adapt._shared.state import read_version, with_version
 from lightning_adapt.reloop2.experts.layout import Layout
 
 __all__ = ["AdaptiveSettings", "parts_of_saved", "saved_parts"]
 
 VERSION = 1
+_HALF_LIFE = "Pass the rows of feedback after which evidence should count half."
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,13 @@ class AdaptiveSettings:
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {
             "experts": _checked_experts(self.experts),
-            "half_life": _at_least_one(self.half_life),
+            "half_life": check_number("half_life", self.half_life, "[1, inf)", _HALF_LIFE),
             "prior_variance": check_positive("prior_variance", self.prior_variance, "Pass 0.1."),
             "n_buckets": _power_of_two(self.n_buckets),
             "max_crosses": check_integer("max_crosses", self.max_crosses, "Pass 0 for no crosses."),
             "key_backend": check_choice("key_backend", self.key_backend, ("sketch", "knn"), "Pass 'sketch'."),
             "task": check_choice("task", self.task, ("binary", "regression"), "Use 'binary' for clicks."),
-            "eps": _small(self.eps),
+            "eps": check_number("eps", self.eps, "[1e-7, 0.5)", "Pass 1e-6."),
             "seed": check_integer("seed", self.seed, "Pass any whole number that is not negative.", maximum=2**63 - 1),
         }
         for name, value in checked.items():
@@ -98,23 +99,8 @@ def _checked_experts(experts: Any) -> Literal["auto"] | tuple[str, ...]:
     return tuple(dict.fromkeys(experts))
 
 
-def _at_least_one(value: Any) -> float:
-    remedy = "Pass the rows of feedback after which evidence should count half."
-    number = check_positive("half_life", value, remedy)
-    if number < 1:
-        raise ValueError(problem("half_life", "a number >= 1", value, remedy))
-    return number
-
-
 def _power_of_two(value: Any) -> int:
     number = check_integer("n_buckets", value, "Pass 65536.", minimum=2, maximum=2**30)
     if number & (number - 1):
         raise ValueError(problem("n_buckets", "a power of two", value, "Pass 65536."))
-    return number
-
-
-def _small(value: Any) -> float:
-    number = check_positive("eps", value, "Pass 1e-6.")
-    if not 1e-7 <= number < 0.5:  # closer to 1 there is no float32 below it
-        raise ValueError(problem("eps", "a number from 1e-7 to below 0.5", value, "Pass 1e-6."))
     return number

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics.classification import BinaryAUROC
 from typing_extensions import override
 
-from lightning_adapt._shared.checks import check_choice, check_positive, problem
+from lightning_adapt._shared.checks import check_choice, check_not_negative, check_positive, problem
 from lightning_adapt.reloop2.models.backbones import Backbone, DCNv2, DeepFM
 from lightning_adapt.reloop2.models.fields import check_fields, column_of, fields_of_weights
 
@@ -49,6 +49,10 @@ class CTRModule(LightningModule):
         TypeError: If an argument has the wrong type.
         ValueError: If an argument is out of range.
         MisconfigurationException: When a run starts, if `field_sizes` is None and the DataModule has none.
+
+    Example:
+        >>> CTRModule(embedding_dim=4, hidden=(8,)).hparams.embedding_dim
+        4
     """
 
     def __init__(
@@ -69,7 +73,7 @@ class CTRModule(LightningModule):
         super().__init__()
         check_choice("backbone", backbone, ("deepfm", "dcnv2"), "Pass 'deepfm'.")
         self.learning_rate = check_positive("learning_rate", learning_rate, "Pass 0.002, say.")
-        self.embedding_decay = _check_decay(embedding_decay)
+        self.embedding_decay = check_not_negative("embedding_decay", embedding_decay, "Pass 0 for none, or 0.01.")
         self.label_key = label_key
         # plain types, so that checkpoints load with weights_only=True whatever sequence came
         numeric, hidden = list(numeric), list(hidden)
@@ -173,8 +177,3 @@ class CTRModule(LightningModule):
     @override
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
-
-
-def _check_decay(value: float) -> float:
-    remedy = "Pass 0 for none, or 0.01."
-    return 0.0 if value == 0 else check_positive("embedding_decay", value, remedy)

@@ -96,7 +96,7 @@ def unpack(row: Row, place: Place) -> tuple[Entry, Place] | None:
         after = place.next(kind, time, ids, tensors)
     except (AttributeError, TypeError, struct.error):  # values of other types
         return None
-    if (after.seq, after.digest) != (seq, digest.hex()):
+    if (after.seq, bytes.fromhex(after.digest)) != (seq, digest):
         return None
     return Entry(kind, time, json.loads(ids), load(tensors)), after  # type: ignore[arg-type]
 
@@ -139,8 +139,9 @@ def check_head(path: Path, head: Mapping[str, str], owner: Mapping[str, Any]) ->
         raise ValueError(f"{path} is no journal of lightning_adapt. Pass the path of one, or of a new file.")
     try:
         version, place = int(head["version"]), Place(head["journal"], int(head["seq"]), head["digest"])
-        saved, here = json.loads(head["owner"]), json.loads(json.dumps(owner))
-    except (KeyError, ValueError) as error:
+        saved, here = dict(json.loads(head["owner"])), json.loads(json.dumps(owner))
+        bytes.fromhex(place.digest)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         remedy = "Put back a copy from before, or begin with a new journal."
         raise ValueError(f"{path} is damaged: its head lacks or garbles {error}. {remedy}") from error
     read_version({"version": version}, VERSION, f"the journal {path}")

@@ -74,8 +74,14 @@ class KeptState:
             raise ValueError(f"{journal.snapshot_path} is no snapshot of a journal. Put the right file there.")
         self.state.memory.load_state_dict(saved.memory.state_dict())
         self.state.waiting, self.state.rows_to_calibrate = saved.waiting, saved.rows_to_calibrate
-        for entry in journal.replay(saved.place):
-            self.state.apply(entry)
+        try:
+            for entry in journal.replay(saved.place):
+                self.state.apply(entry)
+        except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+            if isinstance(error, JournalError):
+                raise
+            text = " ".join(str(error).split())
+            raise ValueError(f"{journal.path} and {journal.snapshot_path} do not fit together: {text}") from error
 
     def take(self, entry: Entry) -> None:
         """Write an entry to the journal, then act on it.

@@ -3,6 +3,8 @@
 ReLoop2: Zhu et al., KDD 2023, arXiv 2306.08808; serving, journal and time-outs are not in the paper.
 """
 
+# Over 300 lines: one public class, half of it documentation; what it is made of is in the files beside it.
+
 from __future__ import annotations
 
 import os

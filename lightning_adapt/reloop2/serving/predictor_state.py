@@ -121,13 +121,24 @@ def read_state(path: str | os.PathLike[str], weights: str) -> PredictorState:
     """
     config, state = read_memory_file(path, KIND)
     read_version(config, VERSION, f"the file {path}")
-    check_weights(f"the file {path}", config["weights"], weights)
-    place = config["place"]
-    waiting = WaitingRows(**config["waiting"])
-    waiting.load(_part(state, "waiting."))
-    memory = MEMORIES[config["memory"]](**config["config"])
-    memory.load_state_dict(_part(state, "memory."))
-    return PredictorState(memory, waiting, None if place is None else Place(**place), config["rows_to_calibrate"])
+    check_weights(f"the file {path}", config.get("weights"), weights)
+    try:
+        place = config["place"]
+        waiting = WaitingRows(**config["waiting"])
+        waiting.load(_part(state, "waiting."))
+        memory = MEMORIES[config["memory"]](**config["config"])
+        memory.load_state_dict(_part(state, "memory."))
+        return PredictorState(memory, waiting, None if place is None else Place(**place), config["rows_to_calibrate"])
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RuntimeError,
+    ) as error:  # a whole file, but not ours
+        text = " ".join(str(error).split())
+        raise ValueError(f"{path} does not hold a usable state of a predictor: {text} Save it again.") from error
 
 
 def memory_of_callback(callbacks: Mapping[str, Any], weights: str) -> Memory | None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_adapt._shared.checks import check_choice, check_flag, check_integer, problem
+from lightning_adapt._shared.checks import check_choice, check_flag, check_integer, check_number, problem
 from lightning_adapt._shared.hashing import derive_key, uniform
 from lightning_adapt.saa.augment.geometry import flip_crop, to_device
 from lightning_adapt.saa.augment.inputs import check_draws, check_images, check_per_image
@@ -65,7 +65,7 @@ class Views(nn.Module):
         self.preset = check_choice("preset", preset, ("saa", "usb"), "Pass 'saa'.")
         self.augment = BatchRandAugment(n_ops, cutout=cutout, seed=seed)
         self.flip = check_flag("flip", flip, "Pass False for digits and the like, whose mirror image is another class.")
-        self.padding = _check_padding(padding)
+        self.padding = check_number("padding", padding, "[0, 0.5]", "Pass 0.125: 4 pixels at 32.")
         self.pieces = check_pieces(pieces)
         self.seed = check_integer("seed", seed, "Pass any whole number that is not negative.", maximum=2**63 - 1)
         means, stds = _check_statistics(mean, std)
@@ -170,14 +170,6 @@ class Views(nn.Module):
     def extra_repr(self) -> str:
         """Return the arguments that decide what the views are."""
         return f"preset={self.preset!r}, flip={self.flip}, padding={self.padding}, pieces={self.pieces}"
-
-
-def _check_padding(padding: Any) -> float:
-    if isinstance(padding, bool) or not isinstance(padding, (int, float)):
-        raise TypeError(problem("padding", "a number in [0, 0.5]", padding, "Pass 0.125: 4 pixels at 32."))
-    if not 0 <= padding <= 0.5:
-        raise ValueError(problem("padding", "a number in [0, 0.5]", padding, "Pass 0.125: 4 pixels at 32."))
-    return float(padding)
 
 
 def _check_statistics(mean: Any, std: Any) -> tuple[list[float], list[float]]:

@@ -112,7 +112,8 @@ def _targets(dataset: Any, source: ImageSource) -> Tensor:
     except LoaderConflictError:  # no attribute says it: read the samples, which are few unless the set is to be cut
         targets = source.labels()
     if len(targets) == 0 or int(targets.min()) < 0:
-        raise ValueError(problem("labeled", "a data set of (image, label)", dataset, "Number the classes from 0."))
+        remedy = "Let it return (image, class) for a row, with classes numbered from 0."
+        raise ValueError(problem("labeled", "a data set of (image, label)", dataset, remedy))
     return targets
 
 

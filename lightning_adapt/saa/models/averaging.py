@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_adapt._shared.checks import problem
+from lightning_adapt._shared.checks import check_number
 
 __all__ = ["RampedEMA", "ramped_average"]
 
@@ -45,12 +45,12 @@ class RampedEMA(WeightAveraging):
         device: Where the averaged weights live; None: where the module is when `fit` begins.
 
     Raises:
-        ValueError: If the decay is out of range.
+        TypeError: If the decay is no number.
+        ValueError: If it is out of range.
     """
 
     def __init__(self, decay: float = 0.999, device: torch.device | str | int | None = None) -> None:
-        if not 0 < decay < 1:
-            raise ValueError(problem("decay", "a number in (0, 1)", decay, "Pass 0.999."))
+        decay = check_number("decay", decay, "(0, 1)", "Pass 0.999.")
         super().__init__(device=device, use_buffers=False, avg_fn=partial(ramped_average, decay=decay))
 
     @override

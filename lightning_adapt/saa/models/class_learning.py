@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_adapt._shared.checks import check_flag, check_integer, problem
-from lightning_adapt._shared.state import read_version, with_version
+from lightning_adapt._shared.state import read_version, reading_state, with_version
 from lightning_adapt.saa.functional import class_effect, flexmatch_thresholds
 
 __all__ = ["ClassLearning"]
@@ -94,6 +94,7 @@ class ClassLearning:
         """Return the state: plain, versioned, on the CPU."""
         return with_version({"n_classes": self.n_classes, "labels": self.labels.cpu().clone()}, STATE_VERSION)
 
+    @reading_state("FlexMatchModule")
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state.
 

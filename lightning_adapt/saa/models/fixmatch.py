@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 from typing_extensions import override
 
-from lightning_adapt._shared.checks import check_choice, check_integer, check_positive, check_share, problem
+from lightning_adapt._shared.checks import (
+    check_choice,
+    check_integer,
+    check_not_negative,
+    check_number,
+    check_positive,
+    check_share,
+    problem,
+)
 from lightning_adapt.saa.functional import consistency_loss, fixmatch_loss, pseudo_labels
 from lightning_adapt.saa.models.averaging import RampedEMA
 from lightning_adapt.saa.models.backbones import build_backbone
@@ -70,6 +78,12 @@ class FixMatchModule(LightningModule):
         ValueError: If an argument is out of range.
         MisconfigurationException: When a run starts, if the schedule needs its length and it has none, or the
             DataModule has other classes or channels; at the first step, if the batch or the logits do not fit.
+
+    Example:
+        >>> import torch
+        >>> module = FixMatchModule("cnn", n_classes=10, channels=1)
+        >>> module(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(
@@ -90,14 +104,13 @@ class FixMatchModule(LightningModule):
         self.n_classes = check_integer("n_classes", n_classes, "Pass 10.", minimum=2)
         self.channels = check_integer("channels", channels, "Pass 1 for gray images, or 3.", minimum=1)
         self.threshold = check_share("threshold", threshold, "Pass 0.95.")
-        self.unlabeled_weight = _check_at_least_zero("unlabeled_weight", unlabeled_weight, "Pass 1.")
+        self.unlabeled_weight = check_not_negative("unlabeled_weight", unlabeled_weight, "Pass 1.")
         self.learning_rate = check_positive("learning_rate", learning_rate, "Pass 0.03.")
-        self.momentum = _check_below_one("momentum", momentum, "Pass 0.9, or 0 for none.")
-        self.weight_decay = _check_at_least_zero("weight_decay", weight_decay, "Pass 0.0005, or 0 for none.")
+        self.momentum = check_number("momentum", momentum, "[0, 1)", "Pass 0.9, or 0 for none.")
+        self.weight_decay = check_not_negative("weight_decay", weight_decay, "Pass 0.0005, or 0 for none.")
         self.ema_decay = ema_decay
         if ema_decay is not None:
-            positive = check_positive("ema_decay", ema_decay, "Pass 0.999, or None for no averaging.")
-            self.ema_decay = _check_below_one("ema_decay", positive, "Pass 0.999, or None for no averaging.")
+            self.ema_decay = check_number("ema_decay", ema_decay, "(0, 1)", "Pass 0.999, or None for no averaging.")
         self.schedule = check_choice("schedule", schedule, ("cosine-7/16", "constant"), "Pass 'cosine-7/16'.")
         self.is_named = isinstance(backbone, str)
         self.save_hyperparameters(ignore=[] if self.is_named else ["backbone"])
@@ -245,14 +258,3 @@ def _pseudo_accuracy(label: Tensor, mask: Tensor, truth: Any) -> Tensor:
 def _unbounded(steps: Any) -> str:
     remedy = "Pass max_steps or max_epochs to the Trainer, or schedule='constant' to the module."
     return problem("max_steps", "known for schedule='cosine-7/16'", steps, remedy)
-
-
-def _check_at_least_zero(argument: str, value: Any, remedy: str) -> float:
-    return 0.0 if value == 0 else check_positive(argument, value, remedy)
-
-
-def _check_below_one(argument: str, value: Any, remedy: str) -> float:
-    number = _check_at_least_zero(argument, value, remedy)
-    if number >= 1:
-        raise ValueError(problem(argument, "below 1", value, remedy))
-    return number

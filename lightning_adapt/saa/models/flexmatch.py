@@ -55,6 +55,12 @@ class FlexMatchModule(FixMatchModule):
             rows or classes.
         MisconfigurationException: As in `FixMatchModule`; and if the number of rows is not known when `fit` starts.
             On the CPU, also if a batch has a row beyond it; on a GPU that is a device-side assert of PyTorch's.
+
+    Example:
+        >>> import torch
+        >>> module = FlexMatchModule("cnn", n_classes=10, channels=1)
+        >>> module(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

@@ -1,0 +1,69 @@
+"""ResumableData: a DataModule whose train order goes on where a checkpoint left it, or says that it cannot."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from lightning_adapt._shared.compat import RaisesWhenUsed, position_in_run
+from lightning_adapt._shared.sampling import check_fingerprint
+from lightning_adapt._shared.state import read_version, reading_state, with_version
+
+__all__ = ["ResumableData"]
+
+STATE_VERSION = 1
+
+
+class ResumableData:
+    """Mix-in, before Lightning's base class: keeps in checkpoints what decides the order of the training rows.
+
+    The round and the batches done in it are the Trainer's own counters; saved is what they mean. Use `misfit` and
+    `position` in `train_dataloader`.
+    """
+
+    trainer: Any
+    _restored: dict[str, Any] | None = None
+
+    @abstractmethod
+    def _fingerprint(self) -> dict[str, Any]:
+        """Return what decides the order, as plain values; made when a run starts or is saved."""
+
+    def misfit(self) -> RaisesWhenUsed | None:
+        """Return what to give the Trainer in place of a loader where the checkpoint belongs to another order.
+
+        Returns:
+            Something that raises when it is used; None where all is well.
+        """
+        resumes = self.trainer is not None and self.trainer.ckpt_path is not None  # not so in a fit after a test
+        if self._restored is None or not resumes:
+            return None
+        try:
+            check_fingerprint(type(self).__name__, saved=self._restored, here=self._fingerprint())
+        except ValueError as found:
+            from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+            return RaisesWhenUsed(MisconfigurationException(str(found)))
+        return None
+
+    @property
+    def position(self) -> Callable[[], tuple[int, int]] | None:
+        """What tells a `ResumableLoader` the running epoch and its batches done; None without a Trainer."""
+        return None if self.trainer is None else self._position
+
+    def _position(self) -> tuple[int, int]:
+        return position_in_run(self.trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, plain and with a version."""
+        return with_version({"fingerprint": self._fingerprint()}, STATE_VERSION)
+
+    @reading_state("a DataModule")
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state of a checkpoint; it is compared when training asks for its rows.
+
+        Args:
+            state_dict: What `state_dict` returned.
+        """
+        read_version(state_dict, STATE_VERSION, type(self).__name__)
+        self._restored = state_dict["fingerprint"]
