@@ -128,7 +128,7 @@ def _read_idx(path: Path) -> Tensor:
             shape = np.frombuffer(file.read(4 * head[3]), dtype=">u4").tolist()
             size = math.prod(shape)
             content = file.read(min(size, _LARGEST_IDX) + 1)  # a small file may unfold to any size
-    except (OSError, EOFError, IndexError, ValueError, zlib.error) as error:
+    except (gzip.BadGzipFile, EOFError, IndexError, ValueError, zlib.error) as error:
         raise ValueError(f"`{path.name}` is no idx file packed by gzip: {error}. Fetch it again.") from error
     if head[2] != 8 or len(content) != size:
         raise ValueError(f"`{path.name}` is no idx file of bytes with {shape} values. Fetch it again.")

@@ -11,7 +11,7 @@ EXTRAS: dict[str, dict[str, RequirementCache]] = {
         "scikit-learn": RequirementCache("scikit-learn>=1.4"),
     },
     "recsys": {
-        "faiss-cpu": RequirementCache("faiss-cpu>=1.8"),
+        "faiss-cpu": RequirementCache("faiss-cpu>=1.9"),
         "pandas": RequirementCache("pandas>=2.1"),
         "pyarrow": RequirementCache("pyarrow>=15"),
         "safetensors": RequirementCache("safetensors>=0.4.3"),
@@ -20,7 +20,7 @@ EXTRAS: dict[str, dict[str, RequirementCache]] = {
         "transformers": RequirementCache("transformers>=4.48"),
         "peft": RequirementCache("peft>=0.14"),
         "datasets": RequirementCache("datasets>=3.0"),
-        "faiss-cpu": RequirementCache("faiss-cpu>=1.8"),
+        "faiss-cpu": RequirementCache("faiss-cpu>=1.9"),
         "scikit-learn": RequirementCache("scikit-learn>=1.4"),
         "safetensors": RequirementCache("safetensors>=0.4.3"),
     },

@@ -10,6 +10,8 @@ from lightning_adapt._shared.checks import problem
 
 __all__ = ["check_tensor"]
 
+_REMEDY = "See the shapes in its docstring."
+
 
 def check_tensor(
     argument: str, value: Any, kind: Literal["any", "real", "whole"] = "any", *, ndim: int | None = None
@@ -30,11 +32,14 @@ def check_tensor(
         >>> import torch
         >>> check_tensor("losses", torch.tensor([0.5, 1.0]), "real", ndim=1)
     """
-    noun = {"any": "a tensor of real numbers", "real": "a floating-point tensor", "whole": "a tensor of whole numbers"}
-    allowed = noun[kind] if ndim is None else f"{noun[kind]} with {ndim} dimension{'s' * (ndim != 1)}"
-    remedy = "See the shapes in its docstring."
     floating = isinstance(value, Tensor) and value.is_floating_point()
     if not isinstance(value, Tensor) or value.is_complex() or (kind != "any" and floating != (kind == "real")):
-        raise TypeError(problem(argument, allowed, value, remedy))
+        raise TypeError(problem(argument, _allowed(kind, ndim), value, _REMEDY))
     if ndim is not None and value.ndim != ndim:
-        raise ValueError(problem(argument, allowed, tuple(value.shape), remedy))
+        raise ValueError(problem(argument, _allowed(kind, ndim), tuple(value.shape), _REMEDY))
+
+
+def _allowed(kind: str, ndim: int | None) -> str:
+    """Return what is asked for in words; only for an error, since steps of a decoder check their tensors, too."""
+    noun = {"any": "a tensor of real numbers", "real": "a floating-point tensor", "whole": "a tensor of whole numbers"}
+    return noun[kind] if ndim is None else f"{noun[kind]} with {ndim} dimension{'s' * (ndim != 1)}"

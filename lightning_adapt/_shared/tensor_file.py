@@ -40,17 +40,14 @@ def write_tensor_file(
         OSError: If the file cannot be written.
         TypeError: If something in the body is not plain.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     check_plain(body)
     text = json.dumps(body)
     metadata = {"format": file_format, "body": text, "sha256": _digest(tensors, text)}
     with whole_file(path) as unfinished:
-        try:
-            save_file(dict(tensors), unfinished, metadata)
-        except SafetensorError as error:  # a full disk: no OSError where it comes from
-            raise OSError(f"{path} could not be written: {error}") from error
+        # not save_file: a process that is killed inside it leaves a temporary file under a name that is not ours
+        unfinished.write_bytes(save(dict(tensors), metadata))
 
 
 def read_tensor_file(

@@ -111,12 +111,12 @@ def otsu_threshold(values: Tensor, *, n_bins: int = 256, clip_quantile: float | 
     return centres[(between >= between.max() * (1 - 1e-9)).int().argmax()]
 
 
-def naive_flags(history: Tensor, threshold: float, flags: Tensor) -> Tensor:
+def naive_flags(history: Tensor, threshold: float | Tensor, flags: Tensor) -> Tensor:
     """Return which samples are naive: h_i below the threshold; one that lies on it stays what it was.
 
     Args:
         history: h, NaN where nothing is recorded; such samples are not naive. Shape (N,), floating point.
-        threshold: The cut g, nats.
+        threshold: The cut g, nats: a number, or what `otsu_threshold` returned.
         flags: The flags until now. Shape (N,), dtype bool.
 
     Returns:
@@ -129,7 +129,8 @@ def naive_flags(history: Tensor, threshold: float, flags: Tensor) -> Tensor:
     """
     check_tensor("history", history, "real", ndim=1)
     check_tensor("flags", flags, "whole", ndim=1)
-    threshold = check_number("threshold", threshold, "(-inf, inf)", "Pass the cut of `otsu_threshold`.")
+    cut = threshold.item() if isinstance(threshold, Tensor) and threshold.ndim == 0 else threshold
+    threshold = check_number("threshold", cut, "(-inf, inf)", "Pass the cut of `otsu_threshold`.")
     return (history < threshold) | ((history == threshold) & flags)
 
 

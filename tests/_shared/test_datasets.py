@@ -93,3 +93,9 @@ def test_a_spoilt_file_is_refused(folder, spoil):
     path.write_bytes(gzip.compress(spoil(gzip.decompress(path.read_bytes()))))
     with pytest.raises(ValueError, match=r"`train-images-idx3-ubyte.gz` is no idx file .* Fetch it again"):
         fashion_mnist("train", folder)
+
+
+def test_a_lost_file_is_called_lost(folder):
+    (folder / "train-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(FileNotFoundError, match="train-labels-idx1-ubyte"):
+        fashion_mnist("train", folder)

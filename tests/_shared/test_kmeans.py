@@ -181,13 +181,13 @@ def test_auto_is_faiss_where_it_is_installed(monkeypatch):
 
 def test_a_missing_engine_is_named(monkeypatch):
     class Missing:
-        requirement = "faiss-cpu>=1.8"
+        requirement = "faiss-cpu>=1.9"
 
         def __bool__(self):
             return False
 
     monkeypatch.setitem(module.EXTRAS["llm"], "faiss-cpu", Missing())
-    with pytest.raises(ModuleNotFoundError, match=r"faiss-cpu>=1.8.*lightning-adapt\[llm\]"):
+    with pytest.raises(ModuleNotFoundError, match=r"faiss-cpu>=1.9.*lightning-adapt\[llm\]"):
         kmeans(numbers(50, 3), 4, engine="faiss")
 
 

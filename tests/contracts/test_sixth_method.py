@@ -51,6 +51,7 @@ def project(tmp_path_factory):
         (shutil.copytree if source.is_dir() else shutil.copy)(
             source, copy / name, **({"ignore": skip} if source.is_dir() else {})
         )
+    (copy / "examples/benchmarks/results").mkdir()  # linked by the README beside it
     add_the_method(copy)
     run(copy, "-m", "tests.contracts.support")
     return copy

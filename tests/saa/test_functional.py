@@ -115,6 +115,8 @@ def test_flags_follow_the_cut_and_stay_on_it():
     history = torch.tensor([0.1, 2.0, 1.0, 1.0, NAN, NAN])
     before = torch.tensor([False, True, True, False, True, False])
     assert naive_flags(history, 1.0, before).tolist() == [True, False, True, False, False, False]
+    cut = otsu_threshold(history)
+    assert torch.equal(naive_flags(history, cut, before), naive_flags(history, float(cut), before))
 
 
 # -- regrouping --------------------------------------------------------------------------------------------------------

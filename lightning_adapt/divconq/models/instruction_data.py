@@ -30,7 +30,6 @@ from lightning_adapt.divconq.text.readers import open_rows
 
 __all__ = ["InstructionDataModule"]
 
-STATE_VERSION = 1
 _SPLIT = 0x5B117  # stream of random numbers for the split, apart from the order of the epochs
 
 

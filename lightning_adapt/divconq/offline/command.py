@@ -37,14 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", type=Path, metavar="FILE", help=kinds, **NEEDED)
     budgets = "rows to choose: 5000, or 0.05 or 5%% of all rows; 1 is one row, 1.0 is all"
     add("--budget", type=_budget, metavar="N", help=budgets, **NEEDED)
-    add(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="where the chosen rows go, in the format of --data",
-        required=True,
-        **OPTIONAL,
-    )
+    add("--out", type=Path, metavar="FILE", help="where the chosen rows go, in the format of --data", **NEEDED)
     add("--method", choices=METHODS, default="kmq", help="how to choose")
     add("--k", type=_clusters, default="auto", metavar="K", help="clusters; 'auto' compares a few by their silhouette")
     add("--quota", choices=QUOTAS, default="proportional", help="rows per cluster: by its size, or the same for each")

@@ -13,6 +13,7 @@ from lightning_adapt._shared.checks import problem
 from lightning_adapt._shared.collectives import gather_rows
 from lightning_adapt._shared.forward import evaluating
 from lightning_adapt._shared.sampling import StateMismatchError
+from lightning_adapt._shared.state import to_plain
 from lightning_adapt.divconq.embed.embedders import FloatArray
 from lightning_adapt.divconq.figures import plane
 from lightning_adapt.divconq.rounds import SelectionRounds
@@ -128,7 +129,8 @@ class RunningSelection:
         """A resumed run does not embed again: its embedder may be fitted on nothing, and is not the one to describe."""
         self.embedder = None if restored is None else restored["embedder"]
         if self.embedder is None and self.pool.embedder is not None:
-            self.embedder = on_rank_zero(trainer, self.pool.embedder.describe)
+            describe = self.pool.embedder.describe
+            self.embedder = on_rank_zero(trainer, lambda: to_plain(describe()))  # checkpoints hold it
 
     def restore(self, restored: dict[str, Any]) -> None:
         """Take over a checkpoint in a run that has begun.

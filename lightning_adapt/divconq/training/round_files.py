@@ -111,7 +111,7 @@ def _read_summary(path: Path) -> dict[str, Any]:
     try:
         summary = read_json(path)
     except ValueError as error:
-        raise ValueError(f"`{path.name}` is no whole JSON file: {error}. {_REMEDY}") from error
+        raise ValueError(f"`{path.name}` is no whole JSON file: {error} {_REMEDY}") from error
     missing = [key for key in _KEYS if key not in summary] if isinstance(summary, dict) else ["everything"]
     if missing:
         raise ValueError(f"`{path.name}` is no round file: it has no {', '.join(missing)}. {_REMEDY}")

@@ -54,14 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_argument(parser)
     manifest = "recordings of the speaker with their texts: CSV, jsonl, LJSpeech's metadata.csv or LibriTTS's folders"
     add("--manifest", type=Path, metavar="FILE", help=manifest, **NEEDED)
-    add(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="voice file (.safetensors), replaced if it is there",
-        required=True,
-        **OPTIONAL,
-    )
+    add("--out", type=Path, metavar="FILE", help="voice file (.safetensors), replaced if it is there", **NEEDED)
     add(
         "--speaker",
         metavar="NAME",

@@ -26,7 +26,6 @@ from lightning_adapt.lina_speech.data.utterances import Utterances, describe_utt
 
 __all__ = ["TextSpeechDataModule"]
 
-STATE_VERSION = 1
 _STAGES = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("val",)}
 
 

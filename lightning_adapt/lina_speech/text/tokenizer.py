@@ -135,7 +135,7 @@ def _from_file(path: Path) -> TextTokenizer:
         content = read_json(path)
     except ValueError as error:
         allowed = "a JSON file, or a checkpoint of LinaSpeechModule"
-        raise ValueError(problem("tokenizer", allowed, str(path), f"It cannot be read: {error}.")) from error
+        raise ValueError(problem("tokenizer", allowed, str(path), f"It cannot be read: {error}")) from error
     if isinstance(content, dict) and "kind" in content:
         return tokenizer_from_state(content)
     return tokenizer_from_state({"kind": "bpe", "json": json.dumps(content)})
