@@ -21,6 +21,7 @@ _CLASS = re.compile(r"class_path='([^']+)'")
 _EXPECTED = re.compile(r"Expected an? (?!dot import path|path but)(.+?)(?:\. Got value:.*)?$")
 _NO_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 _NO_OPTION = re.compile(r"does not accept option '([^']+)'|Option '([^']+)' is not accepted|arguments: --([^\s=]+)")
+_UNNAMED = ("LightningModule", "LightningDataModule")  # the base classes, which take anything
 _LONGEST = 500
 _MANY = 12  # more names than this do not help
 
@@ -107,6 +108,8 @@ def _reason(branch: str, key: str, classes: Names) -> str:
 def _no_option(message: str, owner: str, arguments: Names) -> str:
     match = _NO_OPTION.search(message)
     name = next((group for group in match.groups() if group), "") if match else ""
+    if owner.rpartition(".")[2] in _UNNAMED:  # `model:` or `data:` of a main with fixed classes, or a later --model
+        return f"{name!r} is set before the class is named. Give the class before that --config, or a class_path in it."
     if owner:
         return f"{owner} has no argument {name!r}.{_nearest(name, arguments(owner), 'It takes')}"
     return f"there is no option {name!r}.{_nearest(name, arguments(''), '`--help` explains them all')}"

@@ -124,7 +124,7 @@ def _print_section(console: Console, section: Section) -> None:
     for finding in section.findings:
         title = section.title if finding is section.findings[0] else finding.caption
         shown = Table(title=escape(title), title_style="bold", box=SIMPLE, show_edge=False, padding=(0, 1, 0, 0))
-        shown.add_column("trained", overflow="fold")
+        shown.add_column("variant", overflow="fold")
         shown.add_column("kind", no_wrap=True)
         for column in finding.columns:
             shown.add_column(escape(column.heading), justify="right")

@@ -192,15 +192,16 @@ def replace_loader(loaders: Any, key: str | int | None, build: Callable[[Any], A
 
 def _chosen(entries: Mapping[Any, Any] | Sequence[Any], key: str | int | None, method: str) -> Any:
     names: list[Any] = list(entries) if isinstance(entries, Mapping) else list(range(len(entries)))
+    remedy = "pass " + " or ".join(f"loader={name!r}" for name in names[:3])
     if key is None:
         if len(names) == 1:
             return names[0]
         received = f"{len(names)} train loaders and loader=None"
-        conflict(method, f"one of {names}", received, f"pass loader={names[0]!r}", argument="loader")
+        conflict(method, f"one of {names}", received, remedy, argument="loader")
     for name in names:
         if key == name or str(key) == str(name):  # a YAML or command-line "1" means position 1
             return name
-    return conflict(method, f"one of {names}", repr(key), f"pass loader={names[0]!r}", argument="loader")
+    return conflict(method, f"one of {names}", repr(key), remedy, argument="loader")
 
 
 def check_not_cycled(loaders: Any, key: str | int | None, method: str, *, advice: Advice) -> None:

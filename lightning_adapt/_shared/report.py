@@ -77,13 +77,14 @@ def page_html(sections: Sequence[Section], facts: str = "", missing: Sequence[st
     gaps = "".join(f"<li>{escape(line)}</li>" for line in missing)
     not_run = f'<section aria-labelledby="not-run"><h2 id="not-run">Not run</h2><ul>{gaps}</ul></section>'
     header = f"""<h1>lightning_adapt: what each method gains, and what it does not</h1>
-<p>Every method was trained on this machine a moment ago, beside what you would use without it and beside the simpler
-explanations of its gain. Every number below was measured in this run.</p>
+<p>Each method was trained on this machine for this page, beside what you would use without it and beside the simpler
+explanations of its gain. Every number below was measured in that run.</p>
 <p class="facts">{escape(facts)}</p>"""
     nav = f'<nav aria-label="Methods"><ul><li><a href="#overview">Overview</a></li>{links}</ul></nav>'
+    only = f" --only {escape(sections[0].method)}" if len(sections) == 1 and not missing else ""
     footer = (
         "<p>Small runs show direction, not precision: a spread (±) is the standard deviation over a few seeds. Run it\n"
-        "again: <code>lightning-adapt demo</code></p>"
+        f"again: <code>lightning-adapt demo{only}</code></p>"
     )
     main = _overview(sections) + "".join(map(section_html, sections)) + (not_run if missing else "")
     return document("lightning_adapt demo", header, main, footer, nav=nav)

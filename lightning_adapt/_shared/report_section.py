@@ -9,6 +9,7 @@ from lightning_adapt._shared.report_parts import Audio, Cell, Column, Finding, P
 __all__ = ["anchor", "badge", "section_html"]
 
 _PLOT_WIDTH, _PLOT_HEIGHT, _PLOT_MARGIN = 72, 14, 6  # of the dots beside the numbers, pixels
+_SPREAD = "±\N{NO-BREAK SPACE}"  # the two stay on one line
 _WORDS = {"higher": "higher is better", "lower": "lower is better", "": ""}
 _ARROWS = {"higher": "\N{UPWARDS ARROW}", "lower": "\N{DOWNWARDS ARROW}", "": ""}
 
@@ -81,7 +82,7 @@ def _table(name: str, finding: Finding) -> str:
     lines = "".join(_line(row, finding.columns, span) for row in finding.rows)
     return f"""<div class="scroll" role="region" aria-labelledby="{name}" tabindex="0">
 <table><caption id="{name}">{escape(finding.caption)}</caption>
-<thead><tr><th scope="col">trained (kind)</th>{plot}{heads}</tr></thead>
+<thead><tr><th scope="col">variant (kind)</th>{plot}{heads}</tr></thead>
 <tbody>{lines}</tbody></table>
 </div>"""
 
@@ -95,7 +96,8 @@ def _head(column: Column) -> str:
 
 def _line(row: Row, columns: tuple[Column, ...], span: tuple[float, float] | None) -> str:
     cells = "".join(
-        f'<td class="number">{escape(column.show(cell))}</td>' for column, cell in zip(columns, row.cells, strict=True)
+        f'<td class="number">{escape(column.show(cell)).replace("± ", _SPREAD)}</td>'
+        for column, cell in zip(columns, row.cells, strict=True)
     )
     plot = f'<td class="plot">{_dot(row.cells[0], span)}</td>' if span else ""
     return f'<tr class="{escape(row.kind)}"><th scope="row">{escape(row.name)} {badge(row.kind)}</th>{plot}{cells}</tr>'

@@ -175,6 +175,7 @@ pre {
 code { font: .75rem/1.4 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 p code { font-size: .875em; }
 footer { padding-bottom: 3rem; }
+footer code { white-space: nowrap; }
 @media (max-width: 40rem) {
   th, td { padding: .4rem .4rem; font-size: .9rem; }
   .method table, .overview table { min-width: 0; }

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
+from typing_extensions import Unpack
 
 from lightning_adapt._shared.batch_planner import BatchPlanner, rows_of_batches
 from lightning_adapt._shared.checks import problem
+from lightning_adapt.rs2.guide import GuideOptions
 from lightning_adapt.rs2.sampler import Mode, RS2Sampler
 
 __all__ = ["BatchRounds"]
@@ -32,6 +34,7 @@ class BatchRounds(RS2Sampler):
         mode: "without" or "independent"; the others name rows.
         num_replicas: As in `RS2Sampler`.
         rank: As in `RS2Sampler`.
+        guide: As in `rs2_loader`; of no use in these modes, and refused.
 
     Raises:
         ValueError: If the mode is another, or a round holds no batch for every rank.
@@ -45,12 +48,14 @@ class BatchRounds(RS2Sampler):
         mode: Mode = "without",
         num_replicas: int | None = None,
         rank: int | None = None,
+        **guide: Unpack[GuideOptions],
     ) -> None:
         self.planner = planner
         if mode not in _MODES:
             remedy = "Use 'without', or a loader with a batch_size."
             raise ValueError(problem("mode", f"one of {_MODES} where the loader plans whole batches", mode, remedy))
-        super().__init__(planner.n_rows, ratio, mode=mode, num_replicas=num_replicas, rank=rank, seed=planner.seed)
+        ranks: dict[str, Any] = {"num_replicas": num_replicas, "rank": rank}
+        super().__init__(planner.n_rows, ratio, mode=mode, seed=planner.seed, **ranks, **guide)
 
     @property
     def n_rows(self) -> int:

@@ -85,7 +85,7 @@ def rs2_loader(
         if stratify:
             remedy = "Batches are taken as they are planned: leave it out."
             raise ValueError(problem("stratify", "False where the loader plans whole batches", stratify, remedy))
-        planned = BatchRounds(parts.source, ratio, mode=mode, num_replicas=num_replicas, rank=rank)
+        planned = BatchRounds(parts.source, ratio, mode=mode, num_replicas=num_replicas, rank=rank, **guide)
         return rebuild_loader(loader, planned, position=position)
     sampler = RS2Sampler(
         parts.source,

@@ -125,6 +125,9 @@ def test_what_a_round_cannot_be_is_said():
         BatchRounds(planner(), 0.5, mode="bootstrap")
     with pytest.raises(ValueError, match=r"one for each of 1 ranks, but got 0.01. Use ratio >= 0\.\d+"):
         len(BatchRounds(planner(), 0.01))
+    for argument, error in (({"power": 2.0}, ValueError), ({"sead": 3}, TypeError)):
+        with pytest.raises(error, match=next(iter(argument))):
+            rs2_loader(DataLoader(Frames(), sampler=planner(), batch_size=None, collate_fn=list), 0.5, **argument)
     with pytest.raises(TypeError, match="several rows"):
         BatchRounds(planner(), 0.5).rank_rows(torch.arange(2))
 

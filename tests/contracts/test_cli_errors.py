@@ -24,6 +24,7 @@ BAD = {
     "syntax error": (["fit", "--model", "broken_module.Net"], "invalid syntax (broken_module.py, line 1)"),
     "type": (["fit", *NET, "--trainer.max_epochs=foo"], "--trainer.max_epochs: expected int or null, but got 'foo'."),
     "option": (["fit", *NET, "--trainer.max_epoch=1"], "Did you mean trainer.max_epochs"),
+    "model without a class": (["fit", "--model.lr=1", *NET], "'lr' is set before the class is named. Give the class"),
     "model argument": (["fit", *NET, "--model.nope=1"], "my_module.Net has no argument 'nope'. It takes: width, rate."),
     "model type": (["fit", *NET, "--model.width=a"], "--model.width: expected int, but got 'a'."),
     "model value": (["fit", *NET, "--model.width=0"], "my_module.Net: width is too small"),

@@ -53,7 +53,7 @@ def test_page_holds_all_of_a_section_in_the_order_of_reading(tmp_path):
     places = [main.index(word) for word in words]
     assert places == sorted(places)
     numbers = re.findall(r'<td class="number">([^<]*)</td>', main)
-    assert numbers == ["1.2", "not measured", "1,000.0 ± 0.5", "2.00 ± 0.12"] * 2
+    assert numbers == ["1.2", "not measured", "1,000.0 ±\N{NO-BREAK SPACE}0.5", "2.00 ±\N{NO-BREAK SPACE}0.12"] * 2
     assert "1 more figure<" in main
 
 

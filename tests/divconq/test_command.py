@@ -188,6 +188,8 @@ def test_bad_arguments(pool, capsys, tmp_path):
     assert "`budget` must be" in fails(capsys, pool, "x.jsonl", "inf")
     assert "budget" in fails(capsys, pool, "x.jsonl", "120%")
     assert "a .jsonl file like the input" in fails(capsys, pool, "x.parquet")
+    (tmp_path / "pool.txt").write_text("a row")
+    assert "`data` must be a file ending in" in fails(capsys, str(tmp_path / "pool.txt"), "x.jsonl")
     assert "another path than the input" in fails(capsys, pool, str(pool))
     assert "argument --k: must be a whole number or 'auto'" in fails(capsys, pool, "x.jsonl", "9", "--k", "few")
     assert "`k` must be at most the 58 rows" in fails(capsys, pool, "x.jsonl", "9", "--k", "59")

@@ -77,7 +77,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     some_voice().save(path)
     before = path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("safetensors.torch.save_file", lambda *arguments: 1 / 0)
+        patch.setattr("pathlib.Path.write_bytes", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             some_voice(seed=1).save(path)
     assert path.read_bytes() == before
@@ -195,7 +195,7 @@ def test_tensors_that_make_no_voice_are_refused(changes, text, tmp_path):
 def test_bodies_of_another_form_are_refused(body, tmp_path):
     written(tmp_path / "x.safetensors")
     write_tensor_file(tmp_path / "x.safetensors", FORMAT, some_voice().tensors, body)
-    with pytest.raises(ValueError, match="version"):
+    with pytest.raises(ValueError, match=r"version|its body is no object"):
         Voice.load(tmp_path / "x.safetensors")
 
 

@@ -283,8 +283,8 @@ def test_memory_does_not_grow(clicks):
         ({"max_crosses": -1}, "`max_crosses` must be a whole number >= 0"),
         ({"key_backend": "faiss"}, "`key_backend` must be one of 'sketch', 'knn'"),
         ({"task": "ranking"}, "`task` must be one of 'binary', 'regression'"),
-        ({"eps": 0.7}, "`eps` must be a number from 1e-7"),
-        ({"eps": 1e-9}, "`eps` must be a number from 1e-7"),
+        ({"eps": 0.7}, r"`eps` must be a number in \[1e-7, 0.5\)"),
+        ({"eps": 1e-9}, r"`eps` must be a number in \[1e-7, 0.5\)"),
         ({"seed": "x"}, "`seed` must be a whole number"),
     ],
 )

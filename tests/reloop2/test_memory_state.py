@@ -269,7 +269,7 @@ def test_files_of_a_newer_release_are_refused(monkeypatch, tmp_path):
 
 def test_a_save_that_fails_leaves_the_old_file(monkeypatch, saved):
     before = saved.read_bytes()
-    monkeypatch.setattr("safetensors.torch.save_file", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("pathlib.Path.write_bytes", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         at("half full", "knn").save(saved)
     assert saved.read_bytes() == before

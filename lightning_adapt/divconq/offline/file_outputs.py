@@ -19,6 +19,8 @@ from lightning_adapt.divconq.text.readers import write_rows
 
 __all__ = ["Outputs", "plan_outputs", "write_outputs"]
 
+_KINDS = (".jsonl", ".ndjson", ".json", ".parquet")
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -59,7 +61,7 @@ def plan_outputs(source: Path, out: Path, *, report: bool, force: bool, others: 
         ValueError: If an output is an input or inside of one, or `out` has another ending.
     """
     folder = source.is_dir()
-    if not folder and out.suffix != source.suffix:
+    if not folder and source.suffix in _KINDS and out.suffix != source.suffix:  # of other kinds the reader says more
         remedy = "The chosen rows keep the format of the input."
         raise ValueError(problem("out", f"a {source.suffix} file like the input", str(out), remedy))
     stem = out.name if folder else out.stem

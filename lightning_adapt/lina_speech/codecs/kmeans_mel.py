@@ -221,8 +221,9 @@ class KMeansMelCodec:
             rates = {name: state[name] for name in ("sample_rate_hz", "frame_rate_hz")}
             return cls(state["codebooks"], **rates)
         except (KeyError, TypeError, ArithmeticError, RuntimeError) as error:  # such as rates no memory has room for
+            word = "complete" if isinstance(error, (KeyError, TypeError)) else "usable"
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"The saved state of {cls.__name__} is not usable: {reason}. Save it again.") from error
+            raise ValueError(f"The saved state of {cls.__name__} is not {word}: {reason}. Save it again.") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the codec to a safetensors file, whole or not at all.

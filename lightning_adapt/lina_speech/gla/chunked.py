@@ -62,8 +62,8 @@ def chunked_gla(
         [1.0, 1.5, 1.75]
     """
     check_inputs(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, initial_state, mask)
-    check_integer("chunk_size", chunk_size, "64 is a good choice.", minimum=SMALLEST, maximum=2**20)
-    if chunk_size & (chunk_size - 1):
+    check_integer("chunk_size", chunk_size, "64 is a good choice.", minimum=1)
+    if chunk_size < SMALLEST or chunk_size & (chunk_size - 1):
         raise ValueError(problem("chunk_size", f"a power of two >= {SMALLEST}", chunk_size, "64 is a good choice."))
     state = first_state(initial_state, q_BTHK, v_BTHV, compute_dtype(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK))
     while chunk_size > SMALLEST and chunk_size // 2 >= q_BTHK.shape[1]:
