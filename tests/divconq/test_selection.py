@@ -181,7 +181,7 @@ def test_too_large_a_budget_gives_the_numbers():
         ({"quota": "fair"}, "`quota` must be one of"),
         ({"dedup": "all"}, "`dedup` must be one of"),
         ({"engine": "cuml"}, "`engine` must be one of"),
-        ({"tau": 0}, "`tau` must be a number > 0"),
+        ({"tau": 0}, "`tau` must be a number >= 1e-06"),
         ({"tau": 1e-300}, "`tau` must be a number >= 1e-06"),
         ({"seed": -1}, "`seed` must be a whole number >= 0"),
     ],

@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_adapt._shared.checks import check_number
+from lightning_adapt._shared.state import reading_state
 
 __all__ = ["RampedEMA", "ramped_average"]
 
@@ -63,4 +64,5 @@ class RampedEMA(WeightAveraging):
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         # likewise: `state_dict` holds the averaged weights, which is what a test wants; Lightning would warn
         if trainer.state.fn == "fit":
-            super().on_load_checkpoint(trainer, pl_module, checkpoint)
+            with reading_state("the averaged weights"):
+                super().on_load_checkpoint(trainer, pl_module, checkpoint)
