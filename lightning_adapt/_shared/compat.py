@@ -278,7 +278,7 @@ def begin_after_last_batch(trainer: Any) -> None:
     would skip as many there, if the next one is longer.
 
     Args:
-        trainer: The Trainer, in `on_train_start`; nothing happens in any other run.
+        trainer: The Trainer, in `on_train_epoch_start` of the first epoch; nothing happens in any other run.
     """
     loop = trainer.fit_loop.epoch_loop
     if loop.restarted_on_train_batch_end and loop.batch_progress.is_last_batch:

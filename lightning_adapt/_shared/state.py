@@ -132,6 +132,8 @@ def reading_state(what: str) -> Iterator[None]:
     """
     try:
         yield
+    except torch.OutOfMemoryError:  # a RuntimeError of its own kind
+        raise
     except (LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ValueError(

@@ -208,8 +208,8 @@ class LossGuide:
             ValueError: If the version is unknown.
         """
         read_version(state, STATE_VERSION, "LossGuide")
-        self.round, self.warm, self._plan = state["round"], state["warm"], None
         _check_saved(state)
+        self.round, self.warm, self._plan = state["round"], state["warm"], None
         self.losses = state["losses"].cpu().clone()
         self.owed = None if state["owed"] is None else state["owed"].cpu().clone()
         self._fresh = [(state["fresh rows"].cpu(), state["fresh losses"].cpu())]

@@ -72,6 +72,7 @@ class SelectionRun:
         self._looked_at = -1  # the newest round whose epochs were looked at
         self._begun_round = -1  # the newest round that training has begun with
         self._goes_on = False  # from a selection that was made earlier
+        self._drew_late = False  # a round that was missing in the checkpoint
         check_trainer(options, trainer)
         embeds = needs_vectors(SelectionRounds(**options.settings))
         self._embedder = as_embedder(options.embedder) if embeds else None
@@ -189,8 +190,8 @@ class SelectionRun:
         if missing > 1 or (missing == 1 and not self._goes_on):
             warn_of_untrained(missing, trainer.current_epoch)
         for _ in range(missing):
-            compat.begin_after_last_batch(trainer)
             self._advance(trainer, module, running)
+        self._drew_late = missing > 0
 
     def _take_late_state(self, trainer: Any) -> None:
         """Use a checkpoint that was read after the loader was made, by sharding strategies or learning-rate finders."""
@@ -218,6 +219,9 @@ class SelectionRun:
             module: The module in training.
         """
         compat.restore_reloading(trainer)
+        if self._drew_late:  # not before: callbacks after this one read in `on_train_start` where the run goes on
+            compat.begin_after_last_batch(trainer)
+            self._drew_late = False
         number = -1 if self.running is None else self.running.rounds.round
         if number > self._begun_round:
             first, self._begun_round = self._begun_round < 0, number
