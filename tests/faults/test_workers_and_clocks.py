@@ -53,12 +53,12 @@ def test_a_worker_that_dies_ends_the_run_and_the_last_good_checkpoint_goes_on(tm
     folder, case = tmp_path / "killed", Case(partial(_with_workers, row=met))
     victim = Victim(lambda: train(case, folder, 1), folder)
     try:
-        assert victim.wait(90) == 1, "it ended by itself, with an error"
+        assert victim.wait(300) == 1, "it ended by itself, with an error"
     finally:
         victim.kill()
     assert "is killed by signal: Killed" in (folder / "error.txt").read_text()
     assert [path.name for path in (folder / "checkpoints").iterdir()], "something to go on from"
-    assert Victim(lambda: train(case, folder, 1), folder).wait(90) == 0
+    assert Victim(lambda: train(case, folder, 1), folder).wait(300) == 0
     assert differences(whole.folder, folder) == []
 
 
