@@ -37,7 +37,7 @@ EXTRAS: dict[str, dict[str, RequirementCache]] = {
         "tensorboard": RequirementCache("tensorboard>=2.15"),
     },
     "cli": {
-        "jsonargparse": RequirementCache("jsonargparse[signatures]>=4.39"),
+        "jsonargparse": RequirementCache("jsonargparse[signatures]>=4.53"),
         "pyyaml": RequirementCache("pyyaml>=6.0"),
     },
     "serve": {

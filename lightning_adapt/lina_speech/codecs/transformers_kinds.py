@@ -135,7 +135,7 @@ def _mimi_context(config: Any, frame_rate_hz: float) -> tuple[int, int]:
 
 _KINDS = {
     "encodec": Kind(
-        hop_length=lambda config: int(config.hop_length),
+        hop_length=lambda config: math.prod(config.upsampling_ratios),  # older releases have no `hop_length`
         n_codebooks=lambda config: int(config.num_quantizers),
         books=lambda model: [layer.codebook.embed for layer in model.quantizer.layers],
         encode=_encodec_encode,
