@@ -45,13 +45,12 @@ def run(project: Path, *arguments: str) -> str:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     copy = tmp_path_factory.mktemp("project")
-    skip = shutil.ignore_patterns("__pycache__", "results", "*.pyc")
+    skip = shutil.ignore_patterns("__pycache__", "*.pyc")
     for name in COPIED:
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(
             source, copy / name, **({"ignore": skip} if source.is_dir() else {})
         )
-    (copy / "examples/benchmarks/results").mkdir()  # linked by the README beside it
     add_the_method(copy)
     run(copy, "-m", "tests.contracts.support")
     return copy
