@@ -1,6 +1,6 @@
 """Text-to-speech on a CPU, from nothing: voices are synthesised, a codec is fitted, a tiny model learns to speak.
 
-python examples/lina_script.py
+python examples/lina_speech_script.py
 """
 
 import logging
