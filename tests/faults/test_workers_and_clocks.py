@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from functools import partial
@@ -56,7 +57,9 @@ def test_a_worker_that_dies_ends_the_run_and_the_last_good_checkpoint_goes_on(tm
         assert victim.wait(300) == 1, "it ended by itself, with an error"
     finally:
         victim.kill()
-    assert "is killed by signal: Killed" in (folder / "error.txt").read_text()
+    # torch has two texts for it: which of them comes depends on what saw the death first, the signal or the empty queue
+    said = re.compile(r"DataLoader worker \(pid(\(s\))? [\d, ]+\) (is killed by signal: Killed|exited unexpectedly)")
+    assert said.search((folder / "error.txt").read_text())
     assert [path.name for path in (folder / "checkpoints").iterdir()], "something to go on from"
     assert Victim(lambda: train(case, folder, 1), folder).wait(300) == 0
     assert differences(whole.folder, folder) == []
