@@ -7,6 +7,7 @@ import http.client
 import json
 import math
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -93,8 +94,8 @@ class Server:
     def wait_until_gone(self) -> None:
         """Wait until the process has ended and nobody listens any more."""
         if self.process is not None:
-            self.process.wait(30)
-        deadline = time.monotonic() + 30
+            self.process.wait(120)
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -109,7 +110,7 @@ class Server:
         """End it and everything it started."""
         if self.process is not None:
             self.kill()
-            self.process.wait(30)
+            self.process.wait(120)
             self.process = None
 
     def __enter__(self) -> Server:
@@ -141,6 +142,8 @@ class Client:
 
     def send(self, request: Wrong) -> tuple[int, str]:
         """Send any request and return status and text of the answer."""
+        if self._was_closed():
+            self.connection.close()  # the next request opens it again
         try:
             self.connection.request(request.method, request.path, request.body, request.headers)
             response = self.connection.getresponse()
@@ -148,6 +151,11 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             self.connection.close()
             raise ConnectionError(str(error)) from error
+
+    def _was_closed(self) -> bool:
+        """Whether the server has closed the connection, as it does after 5 s without a request."""
+        idle = self.connection.sock
+        return idle is not None and bool(select.select([idle], [], [], 0)[0])
 
     def close(self) -> None:
         """Close the connection."""

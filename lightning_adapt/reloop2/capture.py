@@ -139,7 +139,7 @@ class ForwardCapture:
 
         What a table's ids are is decided by the first batch and kept: ids of shape (B,) are a field. An index tensor of
         shape (B, F) is F fields if its columns use different rows of a table without padding (one big table with
-        offsets); otherwise it is a list, such as a history, and no field.
+        offsets), in 8 rows or more; otherwise it is a list, such as a history, and no field.
 
         Args:
             n_rows: Rows of the batch, B.
@@ -185,16 +185,22 @@ class ForwardCapture:
         padded = getattr(self.tables[name.partition("#")[0]], "padding_idx", None) is not None
         if ids.shape == (n_rows,) or (ids.shape == (n_rows, 1) and not padded):
             return "field"
-        if ids.ndim != 2 or ids.shape[0] != n_rows or padded or not n_rows >= _FEWEST_ROWS:
+        if ids.ndim != 2 or ids.shape[0] != n_rows or padded or not _are_apart(ids):
             return "list"
-        low, high = ids.min(0).values, ids.max(0).values
-        order = low.argsort()
-        apart = bool((low[order][1:] > high[order][:-1]).all())
-        return "columns" if ids.shape[1] <= _MOST_COLUMNS and apart else "list"
+        if n_rows < _FEWEST_ROWS:
+            warnings.warn(
+                f"{n_rows} rows in the first batch do not tell whether the {ids.shape[1]} ids per row of the table "
+                f"{name!r} are fields; they count as a list, for good. Begin with a batch of {_FEWEST_ROWS} rows or "
+                "more (ErrorMemoryPredictor: in `calibration`).",
+                category=UserWarning,
+                stacklevel=2,
+            )
+            return "list"
+        return "columns"
 
     def _checked(self, name: str, value: Tensor, n_rows: int) -> Tensor:
         if value.shape[:1] != (n_rows,):
-            remedy = "Leave this table out: name those to use in AdaptiveErrorMemory(experts=[...])."
+            remedy = "Look it up for each row of every batch, or pass memory=ErrorMemory(), which leaves tables alone."
             allowed = f"a batch in which the table {name!r} is asked for {n_rows} rows, as in the first"
             raise ValueError(problem("batch", allowed, tuple(value.shape), remedy))
         return value
@@ -219,6 +225,15 @@ class ForwardCapture:
             remedy = "Choose a module that is called with a tensor as its first argument, or key_from='output'."
             raise TypeError(problem("key_module", f"a module whose {self.key_from} is a tensor", part, remedy))
         self.key = value.detach()
+
+
+def _are_apart(ids: Tensor) -> bool:
+    """Say whether the columns of an index tensor of shape (B, F) use different rows of a table."""
+    if not ids.numel() or ids.shape[1] > _MOST_COLUMNS:
+        return False
+    low, high = ids.min(0).values, ids.max(0).values
+    order = low.argsort()
+    return bool((low[order][1:] > high[order][:-1]).all())
 
 
 def _embedding_names(module: nn.Module) -> dict[str, nn.Module]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,10 +108,19 @@ class Compensator:
         key_part = self.output if key_module is None else find_module(module, key_module, "key_module")
         adaptive = isinstance(memory, AdaptiveErrorMemory)
         self.capture = ForwardCapture(module, key_part, key_from, embeddings=adaptive)
-        if isinstance(memory, AdaptiveErrorMemory) and memory.bank is not None:
-            self.capture.known_fields = memory.bank.layout.fields
+        self.expect()
         self._served: list[Served] = []
         self._handle: Any = None
+
+    def expect(self, fields: Collection[str] | None = None) -> None:
+        """Look for the id fields of an earlier run, whatever the first batch of this one looks like.
+
+        Args:
+            fields: Their names, among others; None: those that the memory saw, if it saw any rows.
+        """
+        if fields is None and isinstance(self.memory, AdaptiveErrorMemory) and self.memory.bank is not None:
+            fields = self.memory.bank.layout.seen
+        self.capture.known_fields = fields
 
     def attach(self) -> None:
         """Register the hooks; the key module's before the output's, as they may be one module."""

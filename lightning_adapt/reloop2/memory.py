@@ -161,13 +161,14 @@ class ErrorMemory(FileMixin):
         """Return what is stored near some keys.
 
         Args:
-            keys: Representations. Shape (B, d), floating point, finite.
+            keys: Representations. Shape (B, d), floating point, finite, no row longer than 1e12.
 
         Returns:
             Mean label, mean base prediction and support. Shape (B,), float32, on the device of `keys`.
 
         Raises:
-            ValueError: If their shape is wrong or a number is not finite (TypeError: if they are no such tensor).
+            ValueError: If their shape is wrong, a number is not finite or a row too long (TypeError: if they are no
+                such tensor).
         """
         checked = self.key_space.checked(keys)
         if not self.n_written or not len(keys):

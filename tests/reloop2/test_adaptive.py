@@ -199,6 +199,16 @@ def test_state_round_trips_bit_by_bit(clicks, tmp_path):
         assert other.regret_bound() == memory.regret_bound()
 
 
+def test_a_state_of_the_first_releases_keeps_loading(clicks):
+    memory, again = (AdaptiveErrorMemory(["user", "hidden"], **SMALL) for _ in range(2))
+    memory.write(*clicks)
+    state = memory.state_dict()
+    assert set(state["_extra_state"]["layout"].pop("seen")) == {"user", "group", "category"}
+    again.load_state_dict(state)
+    keys, _, base = clicks
+    assert torch.equal(again.compensate(base, keys), memory.compensate(base, keys))
+
+
 def test_an_empty_memory_round_trips(tmp_path):
     memory = AdaptiveErrorMemory(**SMALL)
     memory.save(tmp_path / "memory.safetensors")

@@ -162,6 +162,33 @@ def test_nothing_happens_in_the_sanity_check(tmp_path):
     trainer(tmp_path, [ErrorMemoryCallback()], num_sanity_val_steps=2, max_epochs=1).fit(Asserts(), **click_data())
 
 
+class OneTable(ForeignClicks):
+    """One table for three fields."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Module()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.net.fields, self.net.out = nn.Embedding(15, 4), nn.Linear(12, 1)
+        self.net.forward = self._logits
+
+    def _logits(self, batch):
+        row = batch["index"]
+        ids = torch.stack([batch["user"], 7 + row % 5, 12 + row % 3], 1)
+        return self.net.out(self.net.fields(ids).flatten(1)).squeeze(-1)
+
+
+@pytest.mark.parametrize("experts", [["embeddings", "intercept"], ["fields[1]", "embeddings"], ["intercept"], "auto"])
+def test_what_a_table_is_holds_from_stage_to_stage_whatever_the_experts(experts, tmp_path):
+    callback, again = (ErrorMemoryCallback(AdaptiveErrorMemory(experts)) for _ in range(2))
+    trainer(tmp_path, [callback], max_epochs=2).fit(module := OneTable(), **click_data())
+    trainer(tmp_path, [callback]).test(module, click_stream(8, 64), verbose=False)
+    again.load_state_dict(callback.state_dict())
+    trainer(tmp_path, [again]).test(module, click_stream(8, 64), verbose=False)
+    assert again.memory.n_written == 128
+
+
 # -- weights ----------------------------------------------------------------------------------------------------------
 def test_changed_weights_reset_the_memory(tmp_path):
     callback, module = ErrorMemoryCallback(knn()), ForeignClicks()
@@ -431,6 +458,17 @@ def test_after_an_error_no_hook_is_left(tmp_path):
 def test_bad_arguments_are_named(options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         ErrorMemoryCallback(**options)
+
+
+def test_keys_too_long_to_be_added_up_are_explained_and_not_written(tmp_path):
+    rows, callback = Clicks(24), ErrorMemoryCallback(ErrorMemory(k=5), key_module="net.layers.0", key_from="output")
+    rows.columns["x0"][9] = 1e22
+    with (
+        pytest.warns(UserWarning, match="whitened by the statistics of the first 8 rows"),
+        pytest.raises(ValueError, match=r"`keys` must be rows of length 1e\+12 at most, but got .*unscaled numbers"),
+    ):
+        trainer(tmp_path, [callback]).test(ForeignClicks(), DataLoader(rows, 8), verbose=False)
+    assert callback.memory.n_written == 8
 
 
 def test_labels_that_do_not_fit_are_explained(tmp_path):

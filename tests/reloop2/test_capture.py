@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -129,6 +131,30 @@ def test_what_a_table_is_does_not_change_from_batch_to_batch(lengths):
         assert bool(torch.isfinite(capture.embeddings(n)).all())
 
 
+@pytest.mark.parametrize("n", [1, 7])
+def test_a_first_batch_too_small_to_tell_fields_from_a_list_is_warned_of_once(n):
+    model = nn.ModuleDict({"fields": nn.Embedding(30, 2)})
+    capture = ForwardCapture(model, None, "input", embeddings=True)
+    capture.attach()
+    for rows, fault in (
+        (n, pytest.warns(UserWarning, match=f"{n} rows in the first .* 3 ids .* 'fields' are fields")),
+        (8, nullcontext()),
+    ):
+        capture.clear()
+        with torch.no_grad(), fault:
+            model["fields"](batch(rows)["fields"])
+            assert (capture.fields(rows), capture.embeddings(rows).shape) == ({}, (rows, 2))
+
+
+def test_few_rows_tell_a_list_whose_columns_share_rows_of_the_table():
+    model = nn.ModuleDict({"history": nn.Embedding(20, 2)})
+    capture = ForwardCapture(model, None, "input", embeddings=True)
+    capture.attach()
+    with torch.no_grad():
+        model["history"](torch.tensor([[1, 5], [5, 1]]))
+    assert capture.fields(2) == {}
+
+
 def test_a_table_that_was_a_field_and_is_none_any_more_is_explained():
     model = nn.ModuleDict({"user": nn.Embedding(9, 2)})
     capture = ForwardCapture(model, None, "input", embeddings=True)
@@ -138,7 +164,8 @@ def test_a_table_that_was_a_field_and_is_none_any_more_is_explained():
         capture.fields(8)
         capture.clear()
         model["user"](torch.arange(5))
-    with pytest.raises(ValueError, match=r"`batch` must be a batch in which the table 'user' is asked for 8 rows"):
+    allowed = "`batch` must be a batch in which the table 'user' is asked for 8 rows"
+    with pytest.raises(ValueError, match=rf"{allowed}.*memory=ErrorMemory\(\), which leaves tables alone"):
         capture.fields(8)
 
 

@@ -83,6 +83,9 @@ WRONG_ROWS = {
     "keys have another size": (lambda m: m.read(K[:, :7]), V, "`keys`", "of shape (B, 8)", "(6, 7)"),
     "keys with NaN": (lambda m: m.read(K / 0 * 0), V, "`keys`", "finite", "nan"),
     "keys with infinity": (lambda m: m.write(K / 0, Y, P), V, "`keys`", "finite", "inf"),
+    "keys whose squares overflow": (lambda m: m.write(K * 1e20, Y, P), V, "`keys`", "length 1e+12 at most", "e+2"),
+    "keys too long to be added up": (lambda m: m.read(K * 1e13), V, "`keys`", "length 1e+12 at most", "unscaled"),
+    "keys beyond float32": (lambda m: m.read(K.double() * 1e60), V, "`keys`", "length 1e+12 at most", "e+6"),
     "calibrating with NaN": (lambda m: m.empty_copy().calibrate(K * NAN), V, "`keys`", "finite", "nan"),
     "calibrating too late": (lambda m: m.calibrate(K), V, "`keys`", "while nothing is stored", "120"),
     "labels are a list": (lambda m: m.write(K, Y.tolist(), P), T, "`labels`", "a tensor of real numbers", "["),
@@ -150,6 +153,17 @@ def test_wrong_rows_are_explained_and_nothing_is_stored(backend, case):
     assert same(memory.read(K), before)
 
 
+@pytest.mark.parametrize("dim", [8, 300])  # statistics of wide keys are added up in float32
+def test_keys_of_the_largest_length_can_be_added_up(dim):
+    keys, labels, base = rows(2000, dim)
+    keys = torch.nn.functional.normalize(keys) * 0.99e12
+    memory = small("sketch")
+    memory.calibrate(keys)
+    written(memory, (keys, labels, base))
+    assert torch.isfinite(memory.key_space.whitening.projection).all()
+    assert memory.read(keys).support.min() > 0
+
+
 def test_a_wrong_first_write_fixes_nothing():
     memory = small("knn")
     with pytest.raises(ValueError, match="labels"):
@@ -160,13 +174,16 @@ def test_a_wrong_first_write_fixes_nothing():
     assert memory.dim == 9
 
 
-def test_regression_takes_any_finite_number_and_gives_no_probability():
+def test_regression_takes_any_number_that_can_be_squared_and_gives_no_probability():
     memory = written(
         small("knn", task="regression", lam=1.0, support_n0=0.0), (K.repeat(2, 1), 50 * Y.repeat(2), 50 * P.repeat(2))
     )
     assert torch.isfinite(memory.compensate(100 * P, K)).all()
-    with pytest.raises(ValueError, match=r"`labels` must be finite, but got nan"):
+    match = r"`labels` must be finite, and at most 1e\+12 in size, but got nan"
+    with pytest.raises(ValueError, match=match):
         memory.write(K, Y * NAN, P)
+    with pytest.raises(ValueError, match=r"`base` must be finite, and at most 1e\+12 in size, but got 3\.0"):
+        memory.compensate(torch.full_like(P, 3e38), K)  # it would make every later answer NaN
     with pytest.raises(ValueError, match=r"`kind` must be one of 'regression', but got 'logit'.*task='regression'"):
         memory.compensate(P, K, "logit")
 

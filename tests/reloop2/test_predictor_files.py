@@ -106,19 +106,21 @@ def test_bounds_may_change_between_runs(tmp_path):
     assert other.feedback([5, 6], [1, 1]) == FeedbackResult(accepted=[6], expired=[5])
 
 
+class History(nn.Module):
+    """Ids looked up in one table: a history, or fields."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.seen, self.out = nn.Embedding(30, 4), nn.Linear(4, 1)
+
+    def forward(self, batch):
+        return self.out(self.seen(batch["history"]).mean(1))
+
+
 def test_lists_of_ids_stay_lists_after_a_restart(tmp_path):
     """The first batch decides whether (B, F) ids are F fields; a first batch of one row would decide otherwise."""
-
-    class History(nn.Module):
-        def __init__(self):
-            super().__init__()
-            with torch.random.fork_rng():
-                torch.manual_seed(0)
-                self.seen, self.out = nn.Embedding(30, 4), nn.Linear(4, 1)
-
-        def forward(self, batch):
-            return self.out(self.seen(batch["history"]).mean(1))
-
     batch = {"history": torch.randint(30, (40, 3), generator=torch.Generator().manual_seed(0))}
     one = ErrorMemoryPredictor(History(), calibration=[batch])
     one.predict(batch, range(40))
@@ -127,6 +129,16 @@ def test_lists_of_ids_stay_lists_after_a_restart(tmp_path):
     again = ErrorMemoryPredictor.load(tmp_path / "state.safetensors", History())
     single = {"history": torch.tensor([[1, 5, 9]])}
     assert torch.equal(one.predict(single, ["x"]), again.predict(single, ["x"]))
+
+
+def test_fields_of_one_table_stay_fields_after_a_restart_before_the_first_row(tmp_path):
+    batch = {"history": torch.arange(24).reshape(3, 8).T}
+    with ErrorMemoryPredictor(History(), calibration=[batch], journal=tmp_path / "journal") as one:
+        names = one.memory.names()
+    with ErrorMemoryPredictor(History(), calibration=[batch], journal=tmp_path / "journal") as again:
+        assert len(again.predict({"history": torch.tensor([[1, 9, 17]])}, ["x"])) == 1
+        assert again.memory.names() == names
+        assert "seen[2]" in names
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------------------

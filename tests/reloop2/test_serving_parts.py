@@ -23,9 +23,11 @@ from lightning_adapt.reloop2.serving.predictor import ErrorMemoryPredictor
 from lightning_adapt.reloop2.serving.request_gate import RequestGate
 from lightning_adapt.reloop2.serving.request_schema import RequestError, RequestSchema
 from lightning_adapt.reloop2.serving.serving_loop import make_loop
+from tests.reloop2.journal_parts import entries
 from tests.reloop2.predictor_parts import Clicks, predictor, rows
 
 TOKEN = "correct horse battery"
+KIND = (b"content-type", b"application/json")
 
 
 # -- the gate ----------------------------------------------------------------------------------------------------------
@@ -39,7 +41,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 
 def through(
-    *parts: bytes | None, headers: Any = (), path: str = "/x", method: str = "POST", **options: Any
+    *parts: bytes | None, headers: Any = (KIND,), path: str = "/x", method: str = "POST", **options: Any
 ) -> tuple[int, Any]:
     """Send a body in parts through a gate; None: wait for ever."""
     gate = RequestGate(application, **{"token": None, "max_body_bytes": 100, **options})
@@ -98,7 +100,7 @@ def test_a_body_that_is_too_long_is_read_on_so_that_its_sender_hears_the_answer(
         async def send(message):
             pass
 
-        scope = {"type": "http", "path": "/x", "method": "POST", "headers": []}
+        scope = {"type": "http", "path": "/x", "method": "POST", "headers": [KIND]}
         asyncio.run(RequestGate(application, token=None, max_body_bytes=100)(scope, receive, send))
         assert received == read
 
@@ -117,11 +119,17 @@ def test_other_content_is_refused():
         assert through(b"{}", headers=[(b"content-type", kind)])[0] == 415
 
 
+def test_what_does_not_say_that_it_is_json_is_refused():
+    status, said = through(b"{}", headers=[(b"origin", b"https://example.org")])  # what a web page may post unasked
+    assert (status, "Content-Type: application/json" in said["detail"]) == (415, True)
+    assert through(b"", method="GET", headers=[])[0] == 200
+
+
 def test_the_token_is_asked_for_everywhere():
     for path in ("/x", "/health", "/docs"):
         for headers in ([], [(b"authorization", b"Bearer wrong")], [(b"authorization", f"bearer {TOKEN}".encode())]):
             assert through(b"{}", path=path, headers=headers, token=TOKEN)[0] == 401
-        right = [(b"Authorization", f"Bearer {TOKEN}".encode())]
+        right = [KIND, (b"Authorization", f"Bearer {TOKEN}".encode())]
         assert through(b"{}", path=path, headers=right, token=TOKEN)[0] == 200
 
 
@@ -225,6 +233,25 @@ def test_a_model_that_gives_nan_is_the_fault_of_the_rows():
     assert status == 422
     assert "inf" in text or "nan" in text
     assert service.answer_all([asked(1)])[0][0] == 200
+
+
+@pytest.mark.parametrize("memory", ["adaptive", "knn"])
+def test_a_number_whose_square_overflows_is_refused_and_ends_nothing(memory, tmp_path):
+    def build(_: str) -> ErrorMemoryPredictor:  # whitened by what it serves
+        return predictor(memory, calibration=(), journal=tmp_path / "journal")
+
+    service = MemoryService(build)
+    service.open("cpu")
+    large = {"type": "predict", "ids": ["a"], "features": {"user": [3], "item": [0], "price": [1e22]}}
+    status, text = service.answer_all([large])[0]
+    assert status == 422
+    assert "`keys` must be rows of length" in text
+    assert (entries(tmp_path / "journal"), service.predictor.n_pending) == ([], 0)
+    feedback = {"type": "feedback", "ids": ["1-0"], "labels": [1]}
+    assert [status for status, _ in service.answer_all([asked(1), large, feedback, asked(2)])] == [200, 422, 200, 200]
+    service.predictor.close()
+    with build("cpu") as again:
+        assert (again.memory.n_written, again.n_pending) == (1, 1)
 
 
 def test_a_disk_that_fails_acknowledges_nothing(tmp_path, caplog):

@@ -29,6 +29,7 @@ class Layout:
         singles: Those of them, by number, that have an effect of their own.
         pairs: Candidates for crosses, as numbers of fields.
         keys: Key spaces.
+        seen: Id fields that there were, read or not.
     """
 
     intercept: bool
@@ -36,6 +37,7 @@ class Layout:
     singles: tuple[int, ...]
     pairs: tuple[tuple[int, int], ...]
     keys: tuple[str, ...]
+    seen: tuple[str, ...]
 
     def ids(self, keys: Mapping[str, Tensor]) -> Tensor:
         """Return the id fields of some rows side by side. Shape (B, F), int64."""
@@ -90,7 +92,8 @@ class Layout:
         """
         pairs = tuple((int(a), int(b)) for a, b in saved["pairs"])
         rest = {name: tuple(saved[name]) for name in ("fields", "singles", "keys")}
-        return cls(intercept=bool(saved["intercept"]), pairs=pairs, **rest)
+        seen = tuple(saved.get("seen", saved["fields"]))  # the first releases did not note it
+        return cls(intercept=bool(saved["intercept"]), pairs=pairs, seen=seen, **rest)
 
 
 def layout_of(keys: Mapping[str, Tensor], experts: str | Sequence[str] = "auto") -> Layout:
@@ -107,9 +110,9 @@ def layout_of(keys: Mapping[str, Tensor], experts: str | Sequence[str] = "auto")
         ValueError, TypeError: If `keys` is empty or holds something else, or a name of `experts` is not in it.
 
     Example:
-        >>> keys = {"user": torch.tensor([3]), "genre": torch.tensor([0]), "embeddings": torch.ones(1, 8)}
-        >>> layout_of(keys, ["user", "user*genre"])
-        Layout(intercept=False, fields=('user', 'genre'), singles=(0,), pairs=((0, 1),), keys=())
+        >>> keys = {"user": torch.tensor([3]), "item": torch.tensor([0]), "embeddings": torch.ones(1, 8)}
+        >>> layout_of(keys, ["user", "user*item"])
+        Layout(intercept=False, fields=('user', 'item'), singles=(0,), pairs=((0, 1),), keys=(), seen=('user', 'item'))
     """
     if not isinstance(keys, Mapping) or not keys:
         raise TypeError(problem("keys", "a dict of tensors with at least one entry", keys, _REMEDY))
@@ -117,7 +120,7 @@ def layout_of(keys: Mapping[str, Tensor], experts: str | Sequence[str] = "auto")
     spaces = [name for name, value in keys.items() if value.is_floating_point()]
     if experts == "auto":
         every = tuple(range(len(fields)))
-        return Layout(True, tuple(fields), every, tuple(combinations(every, 2)), tuple(spaces))
+        return Layout(True, tuple(fields), every, tuple(combinations(every, 2)), tuple(spaces), tuple(fields))
     names = list(experts)
     crosses = [tuple(name.split(_CROSS)) for name in names if _CROSS in name and name not in keys]
     unknown = [name for name in names if name != INTERCEPT and name not in keys and _CROSS not in name]
@@ -132,6 +135,7 @@ def layout_of(keys: Mapping[str, Tensor], experts: str | Sequence[str] = "auto")
         tuple(number for number, name in enumerate(used) if name in names),
         tuple((used.index(a), used.index(b)) for a, b in crosses),
         tuple(name for name in spaces if name in names),
+        tuple(fields),
     )
 
 

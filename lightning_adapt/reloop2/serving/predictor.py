@@ -61,8 +61,9 @@ class ErrorMemoryPredictor:
         output_kind: As in `ErrorMemoryCallback`: "auto", "logit", "probability" or "regression".
         key_module: As in `ErrorMemoryCallback`: name of what gives the key; None: the output module.
         key_from: As in `ErrorMemoryCallback`: its "input" or "output".
-        calibration: Batches of training rows, for the whitening of keys; only used by a memory that nothing was
-            written to. Without them, what is served before the first label comes has to do.
+        calibration: Batches of training rows, for the whitening of keys and, if the first has 8 rows or more, to see
+            whether a table's (B, F) ids are F fields; only used by a memory that nothing was written to. Without them,
+            what is served before the first label comes has to do.
         timeout_s: Seconds that a row waits for its label.
         max_pending: Rows that wait at most; the oldest make way. They take some 4 bytes for each number in their key.
         journal: A file, or a `Journal`; None keeps nothing on the disk.

@@ -21,8 +21,9 @@ _DRAINED = 16  # times the limit that is read of a body that is too long: who is
 class RequestGate:
     """Answers what must not reach the application, each with a status of 400 to 499 and a JSON text that says why.
 
-    Without the right token, everything gets 401. What is posted, to whatever path, must be JSON (415, 400), within the
-    size limit (413), and come within the time limit (408). NaN and Infinity are no JSON.
+    Without the right token, everything gets 401. What is posted, to whatever path, must be JSON (400) and say so in its
+    Content-Type (415), be within the size limit (413), and come within the time limit (408). NaN and Infinity are no
+    JSON.
 
     Args:
         app: The ASGI application behind it.
@@ -47,7 +48,8 @@ class RequestGate:
         if scope["method"] != "POST":  # nothing that is read has a body
             await self.app(scope, receive, send)
             return
-        kind = headers.get(b"content-type", b"application/json").split(b";")[0].strip().lower()
+        # any web page may have a browser on this machine post what does not say that it is JSON
+        kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
         if kind != b"application/json":
             await _refuse(send, 415, f"Send JSON, as 'Content-Type: application/json', not {kind.decode('latin-1')!r}.")
             return

@@ -59,10 +59,9 @@ class ServedModel:
         """Look for the same id fields as an earlier run, whatever the first batch of this one looks like.
 
         Args:
-            keys: Keys of that run; None if there was none.
+            keys: Keys of that run; None if there are none: the memory may know.
         """
-        if isinstance(keys, Mapping):
-            self._compensator.capture.known_fields = set(keys)
+        self._compensator.expect(set(keys) if isinstance(keys, Mapping) else None)
 
     def __call__(self, batch: Any) -> Served:
         """Run the model on a batch.

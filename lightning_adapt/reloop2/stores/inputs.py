@@ -11,12 +11,14 @@ from lightning_adapt._shared.checks import problem
 
 __all__ = ["check_keys", "check_values"]
 
+_LONGEST = 1e12  # sums of squares, over 10^13 keys of this length or values of this size, still fit in float32
+
 
 def check_keys(keys: Any, dim: int | None) -> Tensor:
     """Check the representations of some rows.
 
     Args:
-        keys: What came. Shape (B, d), floating point, finite.
+        keys: What came. Shape (B, d), floating point, finite, no row longer than 1e12.
         dim: The d that is expected; None for any.
 
     Returns:
@@ -24,7 +26,7 @@ def check_keys(keys: Any, dim: int | None) -> Tensor:
 
     Raises:
         TypeError: If they are no floating-point tensor.
-        ValueError: If the shape is wrong, or a number is not finite.
+        ValueError: If the shape is wrong, a number is not finite, or a row is too long to be added up with others.
     """
     remedy = "Pass the hidden layer of the base model, one row per prediction."
     if not isinstance(keys, Tensor) or not keys.is_floating_point():
@@ -33,11 +35,17 @@ def check_keys(keys: Any, dim: int | None) -> Tensor:
     shape = f"({'B'}, {dim if dim is not None else 'd'})"
     if keys.ndim != 2 or not keys.shape[1] or (dim is not None and keys.shape[1] != dim):
         raise ValueError(problem("keys", f"of shape {shape}", tuple(keys.shape), remedy))
-    # one pass tells that all is well; only then, or for a sum that overflows, is each number worth a look
-    if not bool(torch.isfinite(keys.sum())) and not bool(torch.isfinite(keys).all()):
-        bad = keys[~torch.isfinite(keys)][0].item()
-        raise ValueError(problem("keys", "finite", bad, "Look for NaN in the base model or its inputs."))
-    return keys.detach().float()
+    checked = keys.detach().float()
+    fits = torch.linalg.vector_norm(checked, dim=1) <= _LONGEST  # NaN does not
+    if not bool(fits.all()):
+        bad = keys[~fits][0].detach()
+        if not bool(torch.isfinite(bad).all()):
+            bad = bad[~torch.isfinite(bad)][0]
+            raise ValueError(problem("keys", "finite", bad.item(), "Look for NaN in the base model or its inputs."))
+        length = torch.linalg.vector_norm(bad.cpu().double()).item()
+        remedy = "Look for unscaled numbers in the inputs of the base model."
+        raise ValueError(problem("keys", f"rows of length {_LONGEST:g} at most", length, remedy))
+    return checked
 
 
 def check_values(argument: str, values: Any, rows: int, *, binary: bool) -> Tensor:
@@ -63,8 +71,10 @@ def check_values(argument: str, values: Any, rows: int, *, binary: bool) -> Tens
         remedy = "Pass one number per row of `keys`."
         raise ValueError(problem(argument, f"of shape ({rows},)", tuple(values.shape), remedy))
     checked = values.detach().float()
-    inside = (checked >= 0) & (checked <= 1) if binary else torch.isfinite(checked)
+    inside = (checked >= 0) & (checked <= 1) if binary else checked.abs() <= _LONGEST
     if not bool(inside.all()):
-        remedy = "Pass clicks and probabilities, not logits, or use task='regression'." if binary else "Look for NaN."
-        raise ValueError(problem(argument, "in [0, 1]" if binary else "finite", checked[~inside][0].item(), remedy))
+        allowed = "in [0, 1]" if binary else f"finite, and at most {_LONGEST:g} in size"
+        remedy = "Pass clicks and probabilities, not logits, or use task='regression'."
+        remedy = remedy if binary else "Look for NaN, or give the targets another unit."
+        raise ValueError(problem(argument, allowed, checked[~inside][0].item(), remedy))
     return checked
