@@ -4,6 +4,8 @@ Nothing is imported from Lightning: the functions work on the attributes that th
 `pytorch_lightning` share.
 """
 
+# Over 300 lines: one small function per access, half of each its documentation.
+
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
@@ -21,7 +23,8 @@ def add_train_loader_transform(trainer: Any, owner: Hashable, transform: LoaderT
     Args:
         trainer: The Trainer; call from a callback's `setup`.
         owner: Who asks; adding again replaces the transform. Transforms run in the order in which owners came.
-        transform: Takes what the user's loaders are (any collection) and returns what the Trainer should use.
+        transform: Takes what the user's loaders are (any collection) and returns what the Trainer should use; not
+            called where a DataModule of ours gives a `RaisesWhenUsed`.
     """
     source = trainer.fit_loop._data_source
     transforms: dict[Hashable, LoaderTransform] = source.__dict__.setdefault("_lightning_adapt_transforms", {})
@@ -29,6 +32,8 @@ def add_train_loader_transform(trainer: Any, owner: Hashable, transform: LoaderT
 
     def dataloader() -> Any:
         loaders = type(source).dataloader(source)
+        if isinstance(loaders, RaisesWhenUsed):  # what it has to say is the reason; a transform would find another
+            return loaders
         try:
             for apply in list(transforms.values()):
                 loaders = apply(loaders)
@@ -99,6 +104,20 @@ def position_in_run(trainer: Any) -> tuple[int, int]:
         The epoch, and batches of this rank.
     """
     return int(trainer.current_epoch), batches_to_skip(trainer)
+
+
+def has_trained(trainer: Any) -> bool:
+    """Say whether a run, or the one that it goes on from, has asked for a batch to train on.
+
+    `global_step` does not say it: gradients may be accumulated.
+
+    Args:
+        trainer: The Trainer.
+
+    Returns:
+        False before the first batch, also when a learning-rate or batch size finder has taken back what it did.
+    """
+    return int(trainer.fit_loop.epoch_loop.batch_progress.total.ready) > 0
 
 
 def is_combined_loader(loaders: Any) -> bool:

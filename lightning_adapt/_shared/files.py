@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 
 
 @contextmanager
@@ -14,7 +14,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary file beside the target, and rename it to the target when the block ends without an error.
 
     Args:
-        path: The target; missing folders are made, a file that is there is replaced.
+        path: The target; missing folders are made, a file that is there is replaced and keeps who may read and write
+            it; for a new one the umask decides that, as for any file.
 
     Yields:
         The temporary file, with the ending of the target; write to it inside the block.
@@ -24,7 +25,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             target is as it was.
 
     Example:
-        >>> folder = Path(tempfile.mkdtemp())
+        >>> from tempfile import mkdtemp
+        >>> folder = Path(mkdtemp())
         >>> with whole_file(folder / "numbers.txt") as unfinished:
         ...     _ = unfinished.write_text("1 2 3")
         >>> [file.name for file in folder.iterdir()]
@@ -32,12 +34,14 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".unfinished-", suffix=target.suffix, dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
+    mode = target.stat().st_mode & 0o777 if target.exists() else None
+    temporary = target.with_name(f".unfinished-{token_hex(8)}{target.suffix}")
+    # created as private as the file that it replaces; ours to write, even if that one is not
+    temporary.touch(0o666 if mode is None else mode | 0o600, exist_ok=False)
     try:
         yield temporary
-        temporary.chmod(0o644)  # mkstemp makes files private; these are for others to see
+        if mode is not None:
+            temporary.chmod(mode)
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from torch.utils.data import (
 )
 from torch.utils.data.distributed import DistributedSampler
 
-from lightning_adapt._shared.compat import combined_loader_mode, is_combined_loader, with_iterables
+from lightning_adapt._shared.compat import RaisesWhenUsed, combined_loader_mode, is_combined_loader, with_iterables
 from lightning_adapt._shared.resumable_loader import ResumableLoader
 from lightning_adapt._shared.row_sampler import RowSampler
 from lightning_adapt._shared.sampling import EpochSampler
@@ -168,11 +168,13 @@ def replace_loader(loaders: Any, key: str | int | None, build: Callable[[Any], A
         method: Who wants to sample, for the error text.
 
     Returns:
-        The same structure with the chosen loader replaced.
+        The same structure with the chosen loader replaced; a `RaisesWhenUsed` as it is.
 
     Raises:
         LoaderConflictError: If `key` is missing, unknown or needless.
     """
+    if isinstance(loaders, RaisesWhenUsed):
+        return loaders
     entries = loaders.iterables if is_combined_loader(loaders) else loaders
     if not isinstance(entries, (Mapping, list, tuple)):
         if key is not None:

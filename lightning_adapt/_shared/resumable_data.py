@@ -6,13 +6,34 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from lightning_adapt._shared.compat import RaisesWhenUsed, position_in_run
+from lightning_adapt._shared.compat import RaisesWhenUsed, has_trained, position_in_run
+from lightning_adapt._shared.resumed_epochs import count_next_epoch
 from lightning_adapt._shared.sampling import check_fingerprint
 from lightning_adapt._shared.state import read_version, reading_state, with_version
 
-__all__ = ["ResumableData"]
+__all__ = ["ResumableData", "at_the_beginning", "resumes"]
 
 STATE_VERSION = 1
+
+
+def resumes(trainer: Any) -> bool:
+    """Say whether a run goes on from a checkpoint, so that what was restored belongs to it; not so after a test.
+
+    Args:
+        trainer: The Trainer of a DataModule, or None.
+    """
+    return trainer is not None and trainer.ckpt_path is not None
+
+
+def at_the_beginning(trainer: Any) -> bool:
+    """Say whether nothing was trained yet, so that a state saved now fits any order.
+
+    A batch size finder restores the beginning of a run whose batches have another size by then.
+
+    Args:
+        trainer: The Trainer of a DataModule, or None, where nobody can say it.
+    """
+    return trainer is not None and not has_trained(trainer)
 
 
 class ResumableData:
@@ -35,8 +56,7 @@ class ResumableData:
         Returns:
             Something that raises when it is used; None where all is well.
         """
-        resumes = self.trainer is not None and self.trainer.ckpt_path is not None  # not so in a fit after a test
-        if self._restored is None or not resumes:
+        if self._restored is None or not resumes(self.trainer):
             return None
         try:
             check_fingerprint(type(self).__name__, saved=self._restored, here=self._fingerprint())
@@ -52,11 +72,13 @@ class ResumableData:
         return None if self.trainer is None else self._position
 
     def _position(self) -> tuple[int, int]:
+        count_next_epoch(self.trainer)
         return position_in_run(self.trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state, plain and with a version."""
-        return with_version({"fingerprint": self._fingerprint()}, STATE_VERSION)
+        """Return the state, plain and with a version; without a fingerprint before the first batch of a run."""
+        fingerprint = None if at_the_beginning(self.trainer) else self._fingerprint()
+        return with_version({"fingerprint": fingerprint}, STATE_VERSION)
 
     @reading_state("a DataModule")
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["begin_next_epoch"]
+__all__ = ["begin_next_epoch", "count_next_epoch"]
 
 
 def begin_next_epoch(trainer: Any) -> bool:
@@ -26,3 +26,15 @@ def begin_next_epoch(trainer: Any) -> bool:
     if loop.restarted_mid_epoch and after_last_batch:
         loop.reset_restart_stage()
     return bool(after_last_batch)
+
+
+def count_next_epoch(trainer: Any) -> None:
+    """Count that epoch where no hook of ours comes before its first batch; the hooks it begins with are left out.
+
+    Args:
+        trainer: The Trainer, about to ask for the first batch of an epoch.
+    """
+    loop = trainer.fit_loop
+    if loop.restarted_mid_epoch and loop.epoch_progress.total.processed == loop.epoch_progress.total.started:
+        loop.epoch_progress.increment_ready()
+        loop.epoch_progress.increment_started()

@@ -250,10 +250,11 @@ def check_fingerprint(what: str, *, saved: dict[str, Any], here: dict[str, Any])
     """
     keys = [key for key in {**saved, **here} if saved.get(key) != here.get(key)]
     if keys:
+        size = "number of ranks" if "plan" in here else "global batch size"  # batches are planned for so many ranks
         differences = ", ".join(f"{key}: saved {saved.get(key)!r}, here {here.get(key)!r}" for key in keys)
         raise StateMismatchError(
             f"The saved state of {what} belongs to another sample order ({differences}). Resume with the same data "
-            "set, arguments and global batch size, or start a new run from the weights only."
+            f"set, arguments and {size}, or start a new run from the weights only."
         )
 
 

@@ -10,14 +10,15 @@ from torch import Tensor
 from lightning_adapt._shared.loaders import conflict
 
 
-def find_targets(dataset: Any) -> Tensor:
+def find_targets(dataset: Any, *, place: int = -1) -> Tensor:
     """Find the class of each row of a data set without reading the samples.
 
-    Looks for `targets`, `labels` or `y`, the last tensor of a TensorDataset, through Subset and ConcatDataset, and for
-    a `label` column of a datasets.Dataset.
+    Looks for `targets`, `labels` or `y`, a tensor of a TensorDataset, through Subset and ConcatDataset, and for a
+    `label` column of a datasets.Dataset.
 
     Args:
         dataset: A map-style data set.
+        place: Which tensor of a TensorDataset; the last one unless its reader takes another.
 
     Returns:
         Classes. Shape (N,), an integer dtype.
@@ -25,7 +26,7 @@ def find_targets(dataset: Any) -> Tensor:
     Raises:
         LoaderConflictError: If none are found.
     """
-    found = _targets_or_none(dataset)
+    found = _targets_or_none(dataset, place)
     if found is None or found.is_floating_point() or found.ndim != 1 or len(found) != len(dataset):
         conflict(
             "stratify=True",
@@ -36,18 +37,18 @@ def find_targets(dataset: Any) -> Tensor:
     return found  # type: ignore[return-value]
 
 
-def _targets_or_none(dataset: Any) -> Tensor | None:
+def _targets_or_none(dataset: Any, place: int) -> Tensor | None:
     if hasattr(dataset, "datasets"):  # ConcatDataset
-        parts = [_targets_or_none(part) for part in dataset.datasets]
+        parts = [_targets_or_none(part, place) for part in dataset.datasets]
         return None if any(part is None for part in parts) else torch.cat(parts)  # type: ignore[arg-type]
     if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):  # Subset
-        whole = _targets_or_none(dataset.dataset)
+        whole = _targets_or_none(dataset.dataset, place)
         return None if whole is None else whole[torch.as_tensor(dataset.indices)]
     for name in ("targets", "labels", "y"):
         if getattr(dataset, name, None) is not None:
             return _tensor_or_none(getattr(dataset, name))
     if getattr(dataset, "tensors", None):  # TensorDataset
-        return _tensor_or_none(dataset.tensors[-1])
+        return _tensor_or_none(dataset.tensors[place]) if place < len(dataset.tensors) else None
     if "label" in (getattr(dataset, "column_names", None) or ()):  # datasets.Dataset
         return _tensor_or_none(dataset["label"][:])
     return None

@@ -27,6 +27,7 @@ class BatchRounds(RS2Sampler):
     (utterances of like length). A plan shuffles its batches already, so that the batches of plan 0, plan 1, ... one
     after the other are an endless stream of passes over the data. Mode "without" reads it in blocks: T rounds of RS2
     are the first T K batches of ordinary training, bit by bit. Mode "independent" takes the head of plan t in round t.
+    Plans differ with the number of ranks, and so does K: a saved round means nothing on another number of them.
 
     Args:
         planner: Plans the batches; rows that it is restricted to may change while training runs.

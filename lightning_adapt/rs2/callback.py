@@ -48,7 +48,8 @@ class RS2Callback(Callback):
     ordinary shuffled training for ratio * max_epochs passes with the learning-rate schedule squeezed into them.
 
     Resume is exact at the end and in the middle of a round, with workers and under DDP; the number of ranks may change
-    as long as ranks times batch size stays. It logs `rs2/coverage`, the share of the data seen so far.
+    as long as ranks times batch size stays, except over a loader that plans whole batches. It logs `rs2/coverage`, the
+    share of the data seen so far.
 
     .. tip:: Instances with different `loader` can be used together, one for each train loader.
 
@@ -218,7 +219,9 @@ class RS2Callback(Callback):
         begin_next_epoch(trainer)
         batches = len(self.sampler) // (self.sampler.round_to or 1)
         known = self._restored or self._known
-        self._check_restored(self.sampler)
+        if compat.has_trained(trainer):  # a batch size finder restores the beginning of this run, of other batches
+            self._check_restored(self.sampler)
+        self._restored = None
         if self.mode == "loss":
             total = planned_rounds(trainer, batches, self.guide_options["warm_rounds"])
             self._feed = LossFeed(self.loss_key, self.index_key, self.guide_options, total)
@@ -312,7 +315,7 @@ class RS2Callback(Callback):
     @reading_state("RS2Callback")
     def _check_restored(self, sampler: RS2Sampler) -> None:
         """Compare the checkpoint with this run; in `on_train_start`, where every strategy has restored it."""
-        restored, self._restored = self._restored, None
+        restored = self._restored
         if restored is None or restored["fingerprint"] is None:
             return
         saved = {**restored["fingerprint"], "global batch": restored["global_batch"]}

@@ -19,6 +19,8 @@ from lightning_adapt._shared.checks import (
 )
 from lightning_adapt._shared.loaders import check_not_cycled, replace_loader
 from lightning_adapt._shared.optional_hooks import loaders_in_words
+from lightning_adapt._shared.resumable_data import at_the_beginning, resumes
+from lightning_adapt._shared.resumed_epochs import count_next_epoch
 from lightning_adapt._shared.sampling import check_fingerprint
 from lightning_adapt._shared.state import read_version, reading_state, with_version
 from lightning_adapt.rs2.loader import ADVICE, rs2_loader
@@ -132,16 +134,18 @@ class RS2DataModule(LightningDataModule):
             loader, self.ratio, mode=self.mode, stratify=self.stratify, seed=self.seed, position=position
         )
         self._fingerprint = {**rounds.sampler.fingerprint(), "global batch": rounds.sampler.multiple}  # type: ignore[attr-defined]
-        if self._restored is not None:
+        if self._restored is not None and resumes(self.trainer):
             check_fingerprint("RS2DataModule", saved=self._restored, here=self._fingerprint)
         return rounds
 
     def _position(self) -> tuple[int, int]:
+        count_next_epoch(self.trainer)
         return compat.position_in_run(self.trainer)
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return with_version({"fingerprint": self._fingerprint, "inner": self.inner.state_dict()}, STATE_VERSION)
+        fingerprint = None if at_the_beginning(self.trainer) else self._fingerprint
+        return with_version({"fingerprint": fingerprint, "inner": self.inner.state_dict()}, STATE_VERSION)
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

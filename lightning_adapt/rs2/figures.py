@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lightning_adapt._shared.checks import check_integer, problem
 from lightning_adapt._shared.imports import require
+from lightning_adapt.rs2.batch_rounds import BatchRounds
 from lightning_adapt.rs2.functional import expected_coverage
 from lightning_adapt.rs2.sampler import PLAIN_MODES, RS2Sampler
 
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["coverage_figure", "loss_figure"]
 
-_COUNTED_SAMPLES = 10**8  # beyond it the visits of the first rounds are counted; a figure must not take minutes
+# beyond it the visits of the first rounds are counted; a figure must not take minutes
+_COUNTED_SAMPLES = 10**8
+_COUNTED_BATCHES = 10**4  # planned ones are read row by row
 
 
 def coverage_figure(sampler: RS2Sampler, rounds: int) -> Figure:
@@ -42,25 +46,46 @@ def coverage_figure(sampler: RS2Sampler, rounds: int) -> Figure:
     if sampler.guide is not None:
         raise ValueError(problem("sampler", "of a mode whose rounds can be drawn again", "loss", "Use loss_figure."))
     n, k = sampler.n_rows, sampler.epoch_size(0)
-    counted = max(1, min(rounds, _COUNTED_SAMPLES // k))
-    visits = torch.zeros(n, dtype=torch.int64)
-    for round_index in range(counted):
-        visits += torch.bincount(sampler.draw(round_index, torch.arange(sampler.epoch_size(round_index))), minlength=n)
+    if isinstance(sampler, BatchRounds):
+        counted, drawn = max(1, min(rounds, _COUNTED_BATCHES // k)), f"{k} of {n} batches"
+        visits = _visits_to_planned(sampler, counted)
+    else:
+        counted, drawn = max(1, min(rounds, _COUNTED_SAMPLES // k)), f"{k} of {n}"
+        visits = _visits(sampler, counted)
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for mode, style in zip(PLAIN_MODES, ("-", "--", ":"), strict=True):
         share = [expected_coverage(done, n, k, mode) for done in range(rounds + 1)]
         left.plot(share, style, label=mode, linewidth=2.5 if mode == sampler.mode else 1.5)
-    left.set(xlabel="rounds", ylabel="share of the data seen", ylim=(0, 1.02), title=f"coverage, {k} of {n} a round")
+    left.set(xlabel="rounds", ylabel="share of the data seen", ylim=(0, 1.02), title=f"coverage, {drawn} a round")
     left.legend(frameon=False)
     how_often = torch.bincount(visits)
-    right.bar(range(len(how_often)), (how_often / n).tolist())
+    right.bar(range(len(how_often)), (how_often / len(visits)).tolist())
     right.set(xlabel=f"visits after {counted} rounds", ylabel="share of the rows", title=f"mode {sampler.mode!r}")
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _visits(sampler: RS2Sampler, rounds: int) -> Tensor:
+    """Return how often each of the rows was drawn in the first rounds."""
+    visits = torch.zeros(sampler.n_rows, dtype=torch.int64)
+    for number in range(rounds):
+        drawn = sampler.draw(number, torch.arange(sampler.epoch_size(number)))
+        visits += torch.bincount(drawn, minlength=len(visits))
+    return visits
+
+
+def _visits_to_planned(sampler: BatchRounds, rounds: int) -> Tensor:
+    """Return how often each of the rows that batches are planned of came in the first rounds."""
+    chosen = sampler.planner.chosen_rows()
+    rows = torch.arange(sampler.planner.n_rows) if chosen is None else chosen
+    visits = torch.zeros(int(rows.max()) + 1, dtype=torch.int64)
+    for number in range(rounds):
+        visits += torch.bincount(sampler.epoch_rows(number), minlength=len(visits))
+    return visits[rows]
 
 
 def loss_figure(sampler: RS2Sampler) -> Figure:

@@ -127,7 +127,7 @@ def run(context: Context) -> Section:
     Raises:
         ModuleNotFoundError: If an extra is missing; the message names it.
     """
-    task = _Task(*digits(0.4), *((2, 2) if context.quick else (10, 3)))
+    task = _Task(*digits(0.4), *((2, 2) if context.quick else (7, 3)))
     context.start(task.steps * len(_ARMS) * task.seeds)
     fit = partial(_fit, task, advance=context.advance)
     found = compare(context, _ARMS, range(task.seeds), lambda _, arm, seed: fit(arm, seed))

@@ -296,3 +296,32 @@ def test_a_longer_epoch_after_a_checkpoint_of_the_last_batch(package, mended, tm
 def test_a_run_that_only_tries_a_few_batches_is_known(package):
     assert compat.is_dev_run(trainer_of(package, fast_dev_run=2))
     assert not compat.is_dev_run(trainer_of(package))
+
+
+@PACKAGES
+def test_an_error_that_waits_for_its_use_is_handed_on(package):
+    asked, waiting = [], compat.RaisesWhenUsed(ValueError("another order"))
+    trainer = trainer_of(package)
+    compat.add_train_loader_transform(trainer, "me", asked.append)
+    trainer.fit_loop._data_source.instance = waiting
+    assert trainer.fit_loop._data_source.dataloader() is waiting
+    assert asked == []
+
+
+@PACKAGES
+def test_whether_a_batch_was_trained_on(package, tmp_path):
+    found = []
+
+    class Looks(package.Callback):
+        def on_train_start(self, trainer, pl_module):
+            found.append(compat.has_trained(trainer))
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            found.append((trainer.global_step, compat.has_trained(trainer)))
+
+    trainer = trainer_of(package, Looks(), max_epochs=1, accumulate_grad_batches=2)
+    trainer.fit(module_of(package), row_loader(8))
+    assert found == [False, (0, True), (1, True)]
+    trainer.save_checkpoint(tmp_path / "end.ckpt")
+    trainer_of(package, Looks()).fit(module_of(package), row_loader(8), ckpt_path=tmp_path / "end.ckpt")
+    assert found[3] is True

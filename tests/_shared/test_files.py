@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,15 +12,46 @@ import pytest
 from lightning_adapt._shared.files import existing_folder, obstacle_to, whole_file
 
 
-def test_the_target_appears_at_the_end_readable_and_alone(tmp_path):
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def mode_of(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_the_target_appears_at_the_end_and_alone(tmp_path):
     target = tmp_path / "deep" / "page.html"
     with whole_file(target) as unfinished:
         unfinished.write_text("whole")
         assert unfinished.suffix == ".html"
         assert not target.exists()
     assert target.read_text() == "whole"
-    assert target.stat().st_mode & 0o777 == 0o644
     assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_umask_says_who_may_read_a_new_file(tmp_path, mask, mode):
+    with umask(mask), whole_file(tmp_path / "page.html") as unfinished:
+        unfinished.write_text("whole")
+        assert mode_of(unfinished) == mode
+    assert mode_of(tmp_path / "page.html") == mode
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664, 0o440])
+def test_a_file_that_is_replaced_keeps_who_may_read_it(tmp_path, mode):
+    target = tmp_path / "journal.pt"
+    target.write_text("old")
+    target.chmod(mode)
+    with umask(0o022), whole_file(target) as unfinished:
+        assert not mode_of(unfinished) & ~(mode | 0o600), "nobody else may read what is being written"
+        unfinished.write_text("new")
+    assert (target.read_text(), mode_of(target)) == ("new", mode)
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])

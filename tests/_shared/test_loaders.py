@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import ConcatDataset, DataLoader, IterableDataset, Subset, TensorDataset, WeightedRandomSampler
 
 from lightning_adapt import rs2_loader
+from lightning_adapt._shared.compat import RaisesWhenUsed
 from lightning_adapt._shared.loaders import (
     Advice,
     LoaderConflictError,
@@ -129,6 +130,12 @@ def test_a_needless_key_is_refused(key):
         replace(row_loader(), key)
 
 
+@pytest.mark.parametrize("key", [None, "unlabeled", 1])
+def test_an_error_that_waits_for_its_use_is_handed_on(key):
+    waiting = RaisesWhenUsed(ValueError("another order"))
+    assert replace(waiting, key) is waiting
+
+
 # -- targets -----------------------------------------------------------------------------------------------------
 class WithTargets(Rows):
     def __init__(self, name, values):
@@ -158,6 +165,14 @@ def test_targets_of_torch_containers():
     same(Subset(whole, [4, 0, 2]), [2, 2, 1])
     same(Subset(Subset(whole, torch.tensor([4, 0, 2])), [1]), [2])
     same(ConcatDataset([whole, Subset(whole, [1]), WithTargets("y", [9])]), [*CLASSES, 0, 9])
+
+
+def test_targets_where_more_tensors_follow():
+    whole = TensorDataset(torch.randn(5, 2), torch.tensor(CLASSES), torch.arange(10, 15))
+    assert find_targets(ConcatDataset([whole, Subset(whole, [4, 1])]), place=1).tolist() == [*CLASSES, 2, 0]
+    same(Subset(whole, [1, 3]), [11, 13])
+    with pytest.raises(LoaderConflictError):
+        find_targets(Subset(TensorDataset(torch.arange(4)), [2]), place=1)
 
 
 def test_targets_of_a_hugging_face_dataset():

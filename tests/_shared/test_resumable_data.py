@@ -20,8 +20,10 @@ class Data(ResumableData):
         return {"rows": self.rows}
 
 
-def running(ckpt_path):
-    return SimpleNamespace(ckpt_path=ckpt_path, current_epoch=3)
+def running(ckpt_path, batches=1):
+    progress = SimpleNamespace(total=SimpleNamespace(ready=batches))
+    fit_loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
+    return SimpleNamespace(ckpt_path=ckpt_path, current_epoch=3, fit_loop=fit_loop)
 
 
 def restored(rows: int, trainer) -> Data:
@@ -56,6 +58,16 @@ def test_another_order_is_refused_when_the_loader_is_used():
 )
 def test_anything_else_is_not(data):
     assert data.misfit() is None
+
+
+def test_before_the_first_batch_any_order_is_right():
+    """A batch size finder saves, finds another size, and restores: the path stays that of its file."""
+    saved = Data(8, running(None, batches=0)).state_dict()
+    assert saved == {"version": 1, "fingerprint": None}
+    found = Data(9, running("finder.ckpt", batches=0))
+    found.load_state_dict(saved)
+    assert found.misfit() is None
+    assert Data(8, running(None)).state_dict() == {"version": 1, "fingerprint": {"rows": 8}}
 
 
 def test_there_is_a_position_under_a_trainer_alone_and_it_can_be_sent_to_another_process():

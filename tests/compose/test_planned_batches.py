@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import chain
 
 import pytest
@@ -12,6 +13,7 @@ from lightning_adapt import rs2_loader
 from lightning_adapt._shared.batch_planner import BatchPlanner
 from lightning_adapt.lina_speech.data.length_sampler import LengthBatchSampler
 from lightning_adapt.rs2.batch_rounds import BatchRounds
+from lightning_adapt.rs2.figures import coverage_figure
 
 
 class Frames(torch.utils.data.Dataset):
@@ -137,3 +139,34 @@ def test_a_planner_must_be_written():
     for name, arguments in {"batch": (0, 0), "chosen_rows": (), "set_rows": (torch.arange(2),), "copy": ()}.items():
         with pytest.raises(NotImplementedError, match=f"BatchPlanner must implement {name}"):
             getattr(base, name)(*arguments)
+
+
+@pytest.mark.parametrize("mode", ["without", "independent"])
+@pytest.mark.parametrize("rows", [None, torch.arange(5, 45)], ids=["all rows", "some"])
+def test_the_figure_counts_the_rows_of_the_batches(rows, mode):
+    made = planner() if rows is None else planner().restricted(rows)
+    sampler = BatchRounds(made, 0.5, mode=mode)
+    left, right = coverage_figure(sampler, 5).axes
+    visits = Counter(row for number in range(5) for row in sampler.epoch_rows(number).tolist())
+    times = [visits[row] for row in (range(60) if rows is None else rows.tolist())]
+    expected = [times.count(number) / len(times) for number in range(max(times) + 1)]
+    assert [bar.get_height() for bar in right.patches] == pytest.approx(expected)
+    assert f"{len(sampler)} of {len(made)} batches" in left.get_title()
+
+
+def test_another_number_of_ranks_is_refused_with_advice_that_helps():
+    def rounds_on(ranks, tokens):
+        options = {"num_replicas": ranks, "rank": 0}
+        frames = 20 + torch.arange(60) * 7 % 50
+        return BatchRounds(LengthBatchSampler(frames, tokens_per_batch=tokens, seed=4, **options), 0.5, **options)
+
+    def of_all_ranks(sampler):
+        whole, ranks = sampler.planner, sampler.num_replicas
+        batches = [whole.batch(0, number) for number in range(whole.epoch_size(0))]
+        return [set(chain(*chain(*batches[first : first + ranks]))) for first in range(0, len(batches), ranks)]
+
+    two, one = rounds_on(2, 300), rounds_on(1, 600)
+    assert of_all_ranks(two) != of_all_ranks(one), "so a place in one is no place in the other"
+    with pytest.raises(ValueError, match="Resume with the same data set, arguments and number of ranks, or start"):
+        one.load_state_dict(two.state_dict())
+    rounds_on(2, 300).load_state_dict(two.state_dict())

@@ -106,6 +106,24 @@ def test_a_run_that_max_steps_ended_inside_an_epoch_goes_on_there(name, workers,
         assert torch.equal(resumed.state_dict()[key], value), key
 
 
+@pytest.mark.parametrize("name", EXACT)
+def test_kills_at_the_last_batches_of_two_epochs_train_no_epoch_twice(name, tmp_path):
+    """Lightning does not count the epoch after such a checkpoint; the next kill would bring that to light."""
+    ckpt, rows = None, []
+    for epoch in (1, 2, 3):
+        setup = REGISTRY[name].build(0, 8)
+        module, saves = setup.module(), ModelCheckpoint(tmp_path, f"{epoch}", every_n_train_steps=4)
+        runner = trainer(tmp_path, [*setup.callbacks, saves], max_epochs=epoch)
+        runner.fit(module, **setup.data, ckpt_path=ckpt, weights_only=True)
+        assert runner.global_step == 4 * epoch
+        rows += module.seen
+        ckpt = tmp_path / f"{epoch}.ckpt"
+    setup = REGISTRY[name].build(0, 8)
+    whole = setup.module()
+    trainer(tmp_path, setup.callbacks, max_epochs=3).fit(whole, **setup.data)
+    assert [batch for _, batch in rows] == [batch for _, batch in whole.seen]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loaders_resume_as_far_as_lightning_restores_their_state(workers, whole_run):
     for name in [name for name, entry in REGISTRY.items() if entry.resume == "loader"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import BatchSizeFinder, Callback, ModelCheckpoint
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, IterableDataset
@@ -121,6 +121,24 @@ def test_estimated_stepping_batches_counts_rounds():
     trainer, module = fit(RS2Callback(0.25), module=Asks(), max_epochs=6, accumulate_grad_batches=2)
     assert module.estimated == trainer.global_step == 6 * 3
     assert module.rounds == planned(0.25, 6)
+
+
+def test_a_batch_size_finder_leaves_no_trace():
+    class Asks(Module):  # so that there is a sampler before the finder saves the run
+        def configure_optimizers(self):
+            self.estimated = self.trainer.estimated_stepping_batches
+            return super().configure_optimizers()
+
+    class Sized(Data):
+        batch_size = 8
+
+        def train_dataloader(self):
+            return row_loader(batch_size=self.batch_size)
+
+    finder, module, data = BatchSizeFinder(max_trials=2, steps_per_trial=1), Asks(), Sized()
+    small_trainer(RS2Callback(0.25), finder, max_epochs=3).fit(module, datamodule=data)
+    assert (data.batch_size, module.estimated) == (4, 3 * 2)
+    assert module.rounds[-3:] == planned(0.25, 3)
 
 
 @pytest.mark.parametrize(

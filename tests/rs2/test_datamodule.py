@@ -6,9 +6,12 @@ import pytest
 import pytorch_lightning
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.callbacks import BatchSizeFinder
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from lightning_adapt import RS2DataModule, RS2Sampler
+from lightning_adapt import RS2Callback, RS2DataModule, RS2Sampler
+from lightning_adapt._shared.resumable_data import ResumableData
 from tests.rs2.parts import Module, row_loader, small_trainer
 
 
@@ -136,6 +139,72 @@ def test_the_state_of_the_inner_one_is_saved_and_restored(tmp_path):
     )
     assert again.counter == 5
     assert module.rounds == planned(0.25, 2)[1:]
+
+
+def saved(folder, data):
+    trainer = small_trainer(max_epochs=1)
+    trainer.fit(Module(), datamodule=data)
+    trainer.save_checkpoint(folder / "one.ckpt")
+    return {"ckpt_path": folder / "one.ckpt", "weights_only": True}
+
+
+@pytest.mark.parametrize("other", [{"ratio": 0.5}, {"ratio": 0.25, "seed": 3}], ids=["ratio", "seed"])
+def test_a_fit_after_a_test_of_another_checkpoint_is_free(other, tmp_path):
+    ckpt = saved(tmp_path, RS2DataModule(FullData(), 0.25))
+    data, module = RS2DataModule(FullData(), **other), Predicts()
+    small_trainer().test(module, datamodule=data, verbose=False, **ckpt)
+    small_trainer(max_epochs=2).fit(module, datamodule=data)
+    assert module.rounds == planned(rounds=2, **other)
+    with pytest.raises(MisconfigurationException, match="state of RS2DataModule belongs to another sample order"):
+        small_trainer(max_epochs=2).fit(Module(), datamodule=RS2DataModule(FullData(), **other), **ckpt)
+
+
+class Ordered(ResumableData, FullData):
+    """Says what its order depends on."""
+
+    def __init__(self, order=0):
+        super().__init__()
+        self.order = order
+
+    def _fingerprint(self):
+        return {"order": self.order}
+
+    def train_dataloader(self):
+        return self.misfit() or row_loader()
+
+
+@pytest.mark.parametrize("loader", [None, "unlabeled"])
+@pytest.mark.parametrize("kind", ["callback", "data module"])
+def test_what_does_not_fit_the_inner_one_is_said_by_it(kind, loader, tmp_path):
+    def fit(order, **ckpt):
+        callbacks = [RS2Callback(0.25, loader=loader)] if kind == "callback" else []
+        inner = Ordered(order)
+        trainer = small_trainer(*callbacks, max_epochs=2)
+        trainer.fit(Module(), datamodule=inner if callbacks else RS2DataModule(inner, 0.25, loader=loader), **ckpt)
+
+    plain = {"callback": Ordered(), "data module": RS2DataModule(Ordered(), 0.25)}[kind]
+    with pytest.raises(MisconfigurationException, match=r"state of Ordered .*order: saved 0, here 1.* same data set"):
+        fit(1, **saved(tmp_path, plain))
+
+
+def test_a_batch_size_finder_leaves_no_trace():
+    class Sized(FullData):
+        def __init__(self):
+            super().__init__()
+            self.batch_size = 8
+
+        def train_dataloader(self):
+            return row_loader(batch_size=self.batch_size)
+
+    class Asks(Module):
+        def configure_optimizers(self):
+            _ = self.trainer.estimated_stepping_batches
+            return super().configure_optimizers()
+
+    finder, module, data = BatchSizeFinder(max_trials=2, steps_per_trial=1), Asks(), RS2DataModule(Sized(), 0.25)
+    small_trainer(finder, max_epochs=3, reload_dataloaders_every_n_epochs=1).fit(module, datamodule=data)
+    assert data.batch_size == 4
+    assert module.rounds[-3:] == planned(0.25, 3)
 
 
 def test_it_may_be_iterated_without_a_trainer():

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import BatchSizeFinder
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
 from lightning_adapt import RS2Callback, RS2DataModule, SAADataModule, SampleAdaptiveAugmentation
 from lightning_adapt.saa.data.sampler import DrawnRow
@@ -346,6 +347,30 @@ def test_a_resume_with_other_data_is_refused(tmp_path):
         trainer(tmp_path).fit(ForeignFixMatch(), datamodule=other, ckpt_path=tmp_path / "a.ckpt", weights_only=True)
 
 
+@pytest.mark.parametrize("loader", [None, "unlabeled"])
+def test_a_resume_with_other_data_is_refused_below_rs2_too(loader, tmp_path):
+    runner = trainer(tmp_path, max_epochs=1)
+    runner.fit(ForeignFixMatch(), datamodule=data())
+    runner.save_checkpoint(tmp_path / "a.ckpt")
+    other = data(batch_size=16)
+    with pytest.raises(MisconfigurationException, match=r"state of SAADataModule .*global batch: saved 8, here 16"):
+        trainer(tmp_path, [RS2Callback(0.3, loader=loader)]).fit(
+            ForeignFixMatch(), datamodule=other, ckpt_path=tmp_path / "a.ckpt", weights_only=True
+        )
+
+
+def test_a_batch_size_finder_leaves_no_trace(tmp_path):
+    def made(batch_size):
+        return SAADataModule(images(), None, images(16), n_labels=20, batch_size=batch_size, mu=2, steps_per_epoch=4)
+
+    found, options = made(8), {"max_epochs": 3, "reload_dataloaders_every_n_epochs": 1}
+    module = fit(found, tmp_path, BatchSizeFinder(max_trials=2, steps_per_trial=1), selection(), **options)
+    assert found.batch_size == 4
+    whole = fit(made(4), tmp_path, selection(), **options)
+    assert len(whole.batches) == 12
+    assert same(module.batches[-12:], whole.batches)
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
@@ -430,6 +455,20 @@ def test_labels_are_the_second_tensor_and_whole_numbers(tmp_path):
     assert made.n_classes == 2
     with pytest.raises(TypeError, match="`label` must be a whole number"):
         SAADataModule(TensorDataset(pixels, labels * 0.9 + 0.3), n_labels=4).setup()
+    with pytest.raises(ValueError, match=r"`labeled` must be a data set of \(image, label\)"):
+        SAADataModule(TensorDataset(pixels), n_labels=4).setup()
+
+
+@pytest.mark.parametrize("kind", [Subset, ConcatDataset])
+def test_so_they_are_in_a_part_of_a_data_set(kind):
+    whole = TensorDataset(*images().tensors, torch.arange(107))
+    part = Subset(whole, range(30)) if kind is Subset else ConcatDataset([Subset(whole, range(14)), whole])
+    made = SAADataModule(part, n_labels=8, batch_size=4, mu=1, steps_per_epoch=1)
+    made.setup()
+    assert (made.n_classes, made.parts.n_labeled) == (2, 8)
+    apart = SAADataModule(part, images())
+    apart.setup()
+    assert apart.n_classes == 2
 
 
 def test_a_copy_in_another_process_trains_without_validation(tmp_path):

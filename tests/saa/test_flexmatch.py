@@ -8,12 +8,15 @@ from collections import Counter
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.tuner import Tuner
 from torch import nn
 
 from lightning_adapt.saa.models.class_learning import ClassLearning
 from lightning_adapt.saa.models.fixmatch import FixMatchModule
 from lightning_adapt.saa.models.flexmatch import FlexMatchModule
+from tests.foreign import trainer
 from tests.saa.parts_models import N_CLASSES, N_UNLABELED, Batches, StepBatches, fit, small_net, training_batch
 
 TAU = 0.6
@@ -197,6 +200,7 @@ def test_a_further_fit_of_the_same_trainer_goes_on(tmp_path):
     assert torch.equal(module.learning.counts, counts)
     data = Batches()
     data.n_unlabeled = N_UNLABELED + 5
+    training.fit_loop.max_epochs = 4
     with pytest.raises(ValueError, match=f"`n_unlabeled` must be {N_UNLABELED}, as in the run so far"):
         training.fit(module, datamodule=data)
     fit(tmp_path, module, Batches(), max_epochs=1)  # a new Trainer begins anew
@@ -220,6 +224,87 @@ def test_a_checkpoint_of_fixmatch_warns(tmp_path):
     module = FlexMatchModule(small_net(), n_classes=N_CLASSES)
     with pytest.warns(UserWarning, match="was not written by FlexMatchModule"):
         fit(tmp_path, module, ckpt_path=tmp_path / "fix.ckpt")
+
+
+# -- Lightning's finders --------------------------------------------------------------------------------------------
+class Tuned(FlexMatchModule):
+    """Notes what it knows when training starts, and in the end."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        super().__init__(small_net(), n_classes=N_CLASSES, threshold=0.4, ema_decay=None, learning_rate=0.05)
+        self.seen = []
+
+    def on_train_start(self):
+        super().on_train_start()
+        self.seen.append(self.learning.labels.tolist())
+
+    def on_train_end(self):
+        self.seen.append(self.learning.labels.tolist())
+
+
+class FindsInside(LearningRateFinder):
+    """Searches at the beginning of the second epoch."""
+
+    def on_fit_start(self, trainer, pl_module):
+        pass
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            self.lr_find(trainer, pl_module)
+
+
+def finds(kind=LearningRateFinder):
+    return kind(num_training_steps=3, early_stop_threshold=None, update_attr=False)
+
+
+def known(module):
+    return module.learning.labels.tolist(), module.learning.counts.tolist(), module.backbone[0].weight.tolist()
+
+
+FINDERS = pytest.mark.filterwarnings("ignore:The `lr_find` call is expected:UserWarning")
+
+
+@FINDERS
+@pytest.mark.parametrize("kind", [LearningRateFinder, FindsInside, BatchSizeFinder])
+def test_a_finder_leaves_no_trace(kind, tmp_path):
+    fit(tmp_path, whole := Tuned())
+    assert max(whole.seen[-1]) > min(whole.seen[0]) == -1
+    finder = BatchSizeFinder(max_trials=2, steps_per_trial=2) if kind is BatchSizeFinder else finds(kind)
+    data = Batches()
+    data.batch_size = 8
+    fit(tmp_path, module := Tuned(), data, [finder])
+    assert known(module) == known(whole)
+    assert module.seen[-1] == whole.seen[-1]
+
+
+@FINDERS
+@pytest.mark.parametrize("before", [False, True], ids=["first run", "after another"])
+def test_a_tuner_leaves_no_trace(before, tmp_path):
+    module = Tuned()
+    if before:
+        fit(tmp_path, module, max_epochs=1)
+        module.load_state_dict(Tuned().state_dict())
+    running = trainer(tmp_path, max_epochs=2)
+    Tuner(running).lr_find(module, datamodule=Batches(), num_training=3, early_stop_threshold=None, update_attr=False)
+    running.fit(module, datamodule=Batches())
+    fit(tmp_path, whole := Tuned())
+    assert module.seen[-2] == [-1] * N_UNLABELED
+    assert known(module) == known(whole)
+
+
+@FINDERS
+def test_a_finder_in_a_run_that_goes_on_leaves_what_is_known(tmp_path):
+    training = fit(tmp_path, module := Tuned())
+    labels = module.learning.labels.tolist()
+    training.save_checkpoint(tmp_path / "end.ckpt")
+    training.fit_loop.max_epochs = 3
+    training.callbacks.append(finds())
+    training.fit(module, datamodule=Batches())
+    assert module.seen[-2] == labels
+    resumed = Tuned()
+    fit(tmp_path, resumed, callbacks=[finds()], max_epochs=3, ckpt_path=tmp_path / "end.ckpt")
+    assert resumed.seen[-2] == labels
 
 
 # -- refusals -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import TensorDataset
 
 from lightning_adapt._shared.checks import problem
 from lightning_adapt._shared.loaders import LoaderConflictError
@@ -107,8 +106,7 @@ def read_parts(
 
 def _targets(dataset: Any, source: ImageSource) -> Tensor:
     try:
-        # a TensorDataset may have more than labels behind its images
-        targets = source.labels() if type(dataset) is TensorDataset else find_targets(dataset).long()
+        targets = find_targets(dataset, place=1).long()  # a TensorDataset may have more than labels behind its images
     except LoaderConflictError:  # no attribute says it: read the samples, which are few unless the set is to be cut
         targets = source.labels()
     if len(targets) == 0 or int(targets.min()) < 0:

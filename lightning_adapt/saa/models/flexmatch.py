@@ -53,7 +53,7 @@ class FlexMatchModule(FixMatchModule):
         TypeError: If an argument has the wrong type.
         ValueError: If an argument is out of range; when a run resumes or goes on, if it began with another number of
             rows or classes.
-        MisconfigurationException: As in `FixMatchModule`; and if the number of rows is not known when `fit` starts.
+        MisconfigurationException: As in `FixMatchModule`; and if the number of rows is not known when training starts.
             On the CPU, also if a batch has a row beyond it; on a GPU that is a device-side assert of PyTorch's.
 
     Example:
@@ -101,8 +101,18 @@ class FlexMatchModule(FixMatchModule):
         self._gathered_rows: int | None = None
 
     @override
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "fit" and self.trainer.current_epoch == 0:  # a checkpoint to resume from is read after this
+            self.learning = self._restored = None
+
+    @override
+    def on_train_start(self) -> None:  # not `on_fit_start`: Lightning's finders train in theirs, before the module's
+        super().on_train_start()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Go on from what the checkpoint or an earlier `fit` of the same Trainer left, or from nothing."""
         rows = self.n_unlabeled
         if rows is None:
             rows = getattr(getattr(self.trainer, "datamodule", None), "n_unlabeled", None)
@@ -110,21 +120,16 @@ class FlexMatchModule(FixMatchModule):
             allowed = "given where the DataModule has no `n_unlabeled`"
             raise MisconfigurationException(problem("n_unlabeled", allowed, None, _ROWS))
         known = self._known()
-        self.learning = ClassLearning(rows, n_classes=self.n_classes, warm=self.warm, device=self.device)
+        if known is None and self.trainer.ckpt_path is not None and self.trainer.global_step > 0:
+            rank_zero_warn("The checkpoint was not written by FlexMatchModule: all its thresholds start at 0 again.")
+        learning = ClassLearning(rows, n_classes=self.n_classes, warm=self.warm, device=self.device)
         if known is not None:
-            self.learning.load_state_dict(known)
-        self._restored, self._gathered_rows = None, None
+            learning.load_state_dict(known)
+        self.learning, self._restored, self._gathered_rows = learning, None, None
 
     def _known(self) -> dict[str, Any] | None:
-        """Return what this run begins with: what the checkpoint or an earlier `fit` of the same Trainer left."""
-        if self.trainer.ckpt_path is not None:
-            if self._restored is None:
-                found = "The checkpoint was not written by FlexMatchModule: all its thresholds start at 0 again."
-                rank_zero_warn(found)
-            return self._restored
-        if self.trainer.current_epoch == 0 or self.learning is None:
-            return None
-        return self.learning.state_dict()
+        """Return what is known of the rows: what training has made of it, or what it begins with."""
+        return self._restored if self.learning is None else self.learning.state_dict()
 
     @override
     def pass_mask(self, confidence: Tensor, label: Tensor, index: Tensor) -> Tensor:
@@ -138,6 +143,8 @@ class FlexMatchModule(FixMatchModule):
         Returns:
             True where used. Shape (B,).
         """
+        if self.learning is None and self._restored is not None:  # a finder inside the run has taken back what it did
+            self._begin()
         if self.learning is None:
             raise RuntimeError("FlexMatchModule must be trained by a Trainer: what it knows of the rows begins in fit.")
         self._check_rows(index, self.learning.n_rows)
@@ -177,9 +184,12 @@ class FlexMatchModule(FixMatchModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.learning is not None:
-            checkpoint[_STATE] = self.learning.state_dict()
+        known = self._known()  # a finder saves what the run begins with
+        if known is not None:
+            checkpoint[_STATE] = known
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._restored = checkpoint.get(_STATE)
+        if self.learning is not None and self.trainer.state.fn == "fit":  # a test leaves what is known
+            self.learning = None

@@ -69,7 +69,7 @@ def cosine_7_16(step: int, total: float) -> float:
 
 
 def stretched(total: Callable[[], float]) -> Callable[[int], float]:
-    """Return the schedule for `LambdaLR` that asks for the length of the run when it is first needed.
+    """Return the schedule for `LambdaLR` that asks for the length of the run at each step but the first.
 
     At step 0 the factor is 1 for every length. Asking no earlier leaves Lightning the time to restore the state of
     the loaders first; a length asked for in `configure_optimizers` would set them up before.
@@ -80,13 +80,4 @@ def stretched(total: Callable[[], float]) -> Callable[[int], float]:
     Returns:
         A function of the steps done, k.
     """
-    known: list[float] = []
-
-    def factor(step: int) -> float:
-        if step == 0:
-            return 1.0
-        if not known:
-            known.append(total())
-        return cosine_7_16(step, known[0])
-
-    return factor
+    return lambda step: 1.0 if step == 0 else cosine_7_16(step, total())
