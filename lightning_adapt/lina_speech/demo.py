@@ -28,7 +28,7 @@ _COLUMNS = (
     Column("codes it wavers between", "", 1, "lower"),
 )
 _QUICK = Task(2, 20, 32, 25, 500, 2, VoiceTask(2, 6, 2, 2, 4, 300))
-_WHOLE = Task(3, 100, 64, 130, 450, 8, VoiceTask(3, 20, 6, 12, 40, 300))
+_WHOLE = Task(3, 100, 64, 100, 450, 8, VoiceTask(3, 20, 6, 12, 40, 300))
 _ARMS = {
     "unigram": Arm("how often each code comes", "baseline"),
     "bigram": Arm("what follows each code", "baseline"),

@@ -28,6 +28,7 @@ from lightning_adapt.lina_speech.optimizer import check_betas, decay_groups, war
 from lightning_adapt.lina_speech.samples import Samples
 from lightning_adapt.lina_speech.speech_metrics import SpeechMetrics, counted_targets
 from lightning_adapt.lina_speech.starting import StartsFromStates
+from lightning_adapt.lina_speech.tuning.hold import SUBMODULE
 
 __all__ = ["LinaSpeechModule"]
 
@@ -221,7 +222,8 @@ class LinaSpeechModule(Speaking, StartsFromStates, LightningModule):
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("val")
         # a voice is validated every few steps: speech would take longer than tuning
-        if self._in_use is None and self._samples.due(self.trainer, self.codec is not None):
+        tuned = self._in_use is not None or hasattr(self, SUBMODULE)  # between batches of several voices none is in use
+        if not tuned and self._samples.due(self.trainer, self.codec is not None):
             found: dict[str, float] = {}
             if self.global_rank == 0:
                 found = self._samples.show(self.trainer, self._speaker(), self.max_seconds)

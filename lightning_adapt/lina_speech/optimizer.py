@@ -10,6 +10,7 @@ from torch import nn
 
 from lightning_adapt._shared.checks import problem
 from lightning_adapt._shared.decay_groups import decay_groups as shared_groups
+from lightning_adapt._shared.run_length import RunLength
 
 __all__ = ["check_betas", "decay_groups", "rate_factor", "warmed_up_cosine"]
 
@@ -79,14 +80,12 @@ def warmed_up_cosine(total: Callable[[], float], *, warmup_steps: int, minimum: 
     Returns:
         A function of the steps done, k.
     """
-    known: list[float] = []
+    length = RunLength(total)
 
     def factor(step: int) -> float:
         if step == 0:  # in a run shorter than two warm-ups a little lower than `rate_factor` says, for this one step
             return 1.0 / (warmup_steps + 1)
-        if not known:
-            known.append(total())
-        return rate_factor(step, known[0], warmup_steps=warmup_steps, minimum=minimum)
+        return rate_factor(step, length.at(step), warmup_steps=warmup_steps, minimum=minimum)
 
     return factor
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
@@ -154,6 +156,36 @@ def test_unfinished_rows_of_something_else_are_not_used(tmp_path):
             path.unlink()
         with pytest.raises(KeyboardInterrupt):
             embed_texts(Stops(), TEXTS, cache_dir=tmp_path, batch_size=2)
+
+
+def test_unfinished_rows_that_are_cut_off_are_made_again(tmp_path):
+    """A copy of the folder may end in the middle of a file; NumPy would fill it up with zeros."""
+    with pytest.raises(KeyboardInterrupt):
+        embed_texts(Stops(), TEXTS, cache_dir=tmp_path, batch_size=2)
+    (data,) = tmp_path.glob(".unfinished*.npy")
+    data.write_bytes(data.read_bytes()[:-60])
+    vectors = embed_texts(Numbers(), TEXTS, cache_dir=tmp_path, batch_size=2)
+    np.testing.assert_array_equal(vectors, EXPECTED)
+
+
+def test_the_space_of_all_rows_is_taken_before_the_first_one_is_written(tmp_path, monkeypatch):
+    """A map of a file with holes is killed by a signal when the disk gets full; asked for at once it is an error."""
+    length, width = 2**15, 32
+    with vector_file.VectorFile(tmp_path / "rows.npy", {}, length) as file:
+        file.put(0, np.ones((1, width), dtype=np.float32))
+        (data,) = tmp_path.glob(".unfinished*.npy")
+        assert data.stat().st_blocks * 512 >= length * width * 4
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with (
+        pytest.raises(OSError, match="No space left"),
+        vector_file.VectorFile(tmp_path / "others.npy", {}, length) as file,
+    ):
+        file.put(0, np.ones((1, width), dtype=np.float32))
+    assert not list(tmp_path.glob(".unfinished-others*"))
 
 
 KILLED = """

@@ -99,6 +99,12 @@ CASES = {
     "infinite numbers": (lambda: selection(embedder=broken(math.inf)), row_loader, {}, "finite"),
     "quality of others": (lambda: selection(method="kmq", quality=torch.ones(7)), row_loader, {}, "60 numbers long"),
     "quality without numbers": (lambda: selection(method="kmq", quality=[math.nan] * N), row_loader, {}, "finite"),
+    "quality of texts": (
+        lambda: selection(method="kmq", quality=len),
+        row_loader,
+        {},
+        "`quality` must be an array or a column where rows have no texts",
+    ),
     "no texts": (lambda: DiversitySelectionCallback(10, "kmq"), row_loader, {}, "embedder=<array>"),
     "a stream": (lambda: selection(), lambda: DataLoader(Stream(), 4), {}, "map-style"),
     "weighted": (lambda: selection(), lambda: weighted(), {}, "WeightedRandomSampler"),

@@ -64,8 +64,9 @@ def kmeans_codec() -> KMeansMelCodec:
 def transformers_codec() -> TransformersCodec:
     from transformers import EncodecConfig, EncodecModel
 
-    sizes: dict[str, Any] = {"hidden_size": 8, "num_filters": 2, "codebook_size": 16, "codebook_dim": 8}
-    more: dict[str, Any] = {"upsampling_ratios": [5, 4], "target_bandwidths": [1.6], "norm_type": "time_group_norm"}
+    # 10 bits at 400 frames/s and 4 kbit/s: one codebook, also in older transformers, which takes 10 bits for any size
+    sizes: dict[str, Any] = {"hidden_size": 8, "num_filters": 2, "codebook_size": 1024, "codebook_dim": 8}
+    more: dict[str, Any] = {"upsampling_ratios": [5, 4], "target_bandwidths": [4.0], "norm_type": "time_group_norm"}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = EncodecModel(EncodecConfig(sampling_rate=RATE, **sizes, **more))
@@ -121,11 +122,11 @@ def data(workers: int = 0, batch_size: int = 8) -> Setup:
 
 
 # -- module and model --------------------------------------------------------------------------------------------------
-def training() -> LinaSpeechModule:
+def training(**options: Any) -> LinaSpeechModule:
     sizes: dict[str, Any] = {"codebook_size": N_CODES, "learning_rate": 1e-2, "warmup_steps": 2, "max_seconds": 0.2}
     parts: dict[str, Any] = {"codec": kmeans_codec(), "tokenizer": CharacterTokenizer()}
     parts |= {"min_learning_rate_ratio": 1.0}  # a rate that does not depend on where a run ends
-    return LinaSpeechModule("tiny", overrides=SIZES, n_audio_samples=0, **sizes, **parts)
+    return LinaSpeechModule("tiny", overrides=SIZES, **{"n_audio_samples": 0, **sizes, **parts, **options})
 
 
 def on_rounds(workers: int = 0, batch_size: int = 8) -> Setup:

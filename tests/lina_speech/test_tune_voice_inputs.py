@@ -59,6 +59,18 @@ def test_three_utterances_of_the_base_s_own_speaker_are_never_overfitted(checkpo
     assert not lines_about("Nothing that was tuned", told.err)  # said once
 
 
+def test_a_broken_recording_is_left_out_though_a_held_out_one_has_its_name(checkpoint, capsys):
+    """Ids are stems of file names, so that both manifests may have a 001."""
+    Path("held").mkdir()
+    val = parts.manifest("val.csv", parts.recorded(2, folder="held"))
+    broken = Path(parts.recorded(3)[0][0])
+    rows = parts.recorded(3)
+    broken.write_bytes(b"RIFF, and no more")
+    assert parts.tune(checkpoint, rows, *STEPS, "--val", val) == 0
+    told = capsys.readouterr()
+    assert "Left out: 1 of 5 recordings (1 " in told.out
+
+
 def test_silent_recordings_are_left_out_and_listed(checkpoint, capsys):
     quiet = [(parts.write(f"{n}.wav", np.full(8000, n, np.int16)), "nothing", "") for n in (0, 2, 3)]
     assert parts.tune(checkpoint, [*parts.recorded(3), *quiet], *STEPS) == 0

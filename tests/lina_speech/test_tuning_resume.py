@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,15 @@ def test_a_checkpoint_is_one_of_the_base(tmp_path):
     again = ForeignGLA.load_from_checkpoint(tmp_path / "middle.ckpt", weights_only=True)
     assert same(weights_of(again), weights_of(base()))
     check_plain(saved["callbacks"]["InitialStateTuning"])
+
+
+def test_another_scale_is_refused_where_values_are_multiplied_by_it(tmp_path):
+    match = r"`scale` must be that of the saved run, 0\.02, but got 0\.2\. Go on with the settings of"
+    for rank, other in ((2, pytest.raises(MisconfigurationException, match=match)), ("full", nullcontext())):
+        folder = tmp_path / str(rank)
+        run(folder, save=True, rank=rank)
+        with other:
+            run(folder / "again", ckpt=folder / "middle.ckpt", rank=rank, scale=0.2)
 
 
 def test_more_epochs_with_the_same_trainer_go_on(tmp_path):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_adapt._shared.fingerprint import weights_fingerprint
+from lightning_adapt.lina_speech.data.datamodule import TextSpeechDataModule
 from lightning_adapt.lina_speech.module import LinaSpeechModule
 from lightning_adapt.lina_speech.voices.voice import Voice
 from tests.foreign import trainer
-from tests.lina_speech.entries import speech, training
+from tests.lina_speech.entries import cache_folder, kmeans_codec, rows, speech, training
 from tests.lina_speech.tuning_parts import same, tuning, weights_of
 
 # one voice for the data of three speakers
@@ -106,3 +110,64 @@ def test_a_checkpoint_of_the_tuning_run_loads_as_the_base(spoken, tmp_path):
     fresh = tuning(checkpoint=tmp_path / "run.ckpt")
     trainer(tmp_path, [fresh], max_epochs=1).fit(training(), data)
     assert fresh.tuned.model_fingerprint == weights_fingerprint(module.model)
+
+
+def of_speaker(number: int) -> list[dict[str, Any]]:
+    return [row for row in rows(16, 50) if row["speaker"] == f"voice {number}"]
+
+
+def alone(number: int, **sets: Any) -> TextSpeechDataModule:
+    """Data of one speaker, whose number among its speakers is 0."""
+    options = {"codec": kmeans_codec(), "tokenizer": training().tokenizer, "cache_dir": cache_folder()}
+    return TextSpeechDataModule(of_speaker(number), **sets, **options, min_seconds=0.05, trim_silence_db=None)
+
+
+def test_other_data_number_their_speakers_in_their_own_way(spoken, tmp_path):
+    """Each voice is evaluated with its own state: after a fit, from a checkpoint, in stages without the first data."""
+    module, data = spoken
+    names = ["voice 0", "voice 1", "voice 2"]
+    callback = tuning(names, rank=2)
+    runner = trainer(tmp_path, [callback], max_epochs=3)
+    runner.fit(module, data)
+    runner.save_checkpoint(tmp_path / "run.ckpt")
+    for number in (2, 1):
+        states = {name: value[None] for name, value in callback.voices[names[number]].matrices().items()}
+        module.use_initial_states(states)
+        (expected,) = trainer(tmp_path).validate(module, alone(number, val=of_speaker(number)), verbose=False)
+        module.use_initial_states(None)
+        (found,) = trainer(tmp_path, [callback]).validate(module, alone(number, val=of_speaker(number)), verbose=False)
+        assert found["val_loss"] == pytest.approx(expected["val_loss"], rel=1e-6)
+        loaded = trainer(tmp_path, [tuning(names, rank=2)])
+        only_test, options = alone(number, val=None, test=of_speaker(number)), {"verbose": False, "weights_only": True}
+        (found,) = loaded.test(module, only_test, ckpt_path=tmp_path / "run.ckpt", **options)
+        assert found["test_loss"] == pytest.approx(expected["val_loss"], rel=1e-6)
+
+
+def test_all_of_several_voices_must_be_in_the_data_of_a_fit(spoken, tmp_path):
+    module, _ = spoken
+    match = r"`voice` must be names among .* 'voice 1', but got \['anna'\]"
+    with pytest.raises(MisconfigurationException, match=match):
+        trainer(tmp_path, [tuning(["voice 1", "anna"])]).fit(module, alone(1, val=None))
+
+
+def test_epochs_from_a_checkpoint_of_a_last_batch_are_counted_and_heard_once(spoken, tmp_path):
+    """Killed twice after the last batch of an epoch: no epoch is trained a second time, no second counted twice."""
+    module, data = spoken
+    ckpt, heard = None, []
+    for epoch in (1, 2, 3):
+        callback, saves = tuning("anna"), ModelCheckpoint(tmp_path, f"{epoch}", every_n_train_steps=4)
+        runner = trainer(tmp_path, [callback, saves], max_epochs=epoch)
+        runner.fit(module, data, ckpt_path=ckpt, weights_only=True)
+        heard.append(callback.tuned.training_seconds)
+        assert runner.global_step == 4 * epoch
+        ckpt = tmp_path / f"{epoch}.ckpt"
+    assert heard == [heard[0]] * 3
+
+
+def test_nothing_is_spoken_while_several_voices_are_tuned(tmp_path):
+    spoken = {}
+    for callbacks in ([], [tuning(["voice 0", "voice 1", "voice 2"])]):
+        runner = trainer(tmp_path, callbacks, max_epochs=1)
+        runner.fit(training(n_audio_samples=1), speech())
+        spoken[len(callbacks)] = "lina/stopped_share" in runner.callback_metrics
+    assert spoken == {0: True, 1: False}

@@ -28,7 +28,8 @@ def open_array(path: str | os.PathLike[str], mode: Literal["r", "r+"] = "r") -> 
     """
     Path(path).open("rb").close()  # a missing file is an OSError of its own
     try:
-        return np.lib.format.open_memmap(path, mode=mode)
+        mapped = np.lib.format.open_memmap(path, mode="r")  # which checks the length; "r+" makes up rows of zeros
+        return mapped if mode == "r" else np.lib.format.open_memmap(path, mode=mode)
     except Exception as error:  # a header is taken apart like Python text, so that nearly anything may come of it
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{os.fspath(path)} is no readable .npy file of numbers: {reason}") from error

@@ -6,11 +6,11 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from secrets import token_hex
 from types import TracebackType
 from typing import Any
 
@@ -91,9 +91,7 @@ class VectorFile:
         )
         self._lock = _try_lock(self._locked)
         if self._lock is None:  # another process is at it, or this system has no such locks
-            handle, name = tempfile.mkstemp(prefix=f"{stem}-", suffix=".npy", dir=self.path.parent)
-            os.close(handle)
-            self._data = Path(name)
+            self._data = self.path.with_name(f"{stem}-{token_hex(8)}.npy")
         else:
             self._resume()
         return self
@@ -125,7 +123,9 @@ class VectorFile:
         """
         if self._vectors is None:
             shape = (self.length, vectors.shape[1])
-            self._vectors = np.lib.format.open_memmap(self._data, mode="w+", dtype=np.float32, shape=shape)
+            mapped = np.lib.format.open_memmap(self._data, mode="w+", dtype=np.float32, shape=shape)
+            _claim(self._data)
+            self._vectors = mapped
         check_width(vectors, self._vectors.shape[1])
         self._vectors[row : row + len(vectors)] = vectors
         self.rows_done = row + len(vectors)
@@ -147,7 +147,6 @@ class VectorFile:
         text = json.dumps({"about": self.about, "sha256": _digest(self._data)}, indent=1)
         with whole_file(self.path.with_suffix(".json")) as unfinished:
             unfinished.write_text(text + "\n", encoding="utf-8")
-        self._data.chmod(0o644)  # mkstemp makes files private; these are for others to see
         self._data.replace(self.path)
         if self._lock is not None:
             self._note.unlink(missing_ok=True)
@@ -171,6 +170,17 @@ class VectorFile:
             fits = vectors.dtype == np.float32 and vectors.ndim == 2 and len(vectors) == self.length
             if fits and note["about"] == self.about and 0 < rows <= self.length:
                 self._vectors, self.rows_done = vectors, rows
+
+
+def _claim(path: Path) -> None:
+    """Have a file's space on the disk now: a map of a sparse file ends the process when the disk is full later."""
+    try:
+        with path.open("r+b") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError:
+        path.unlink()
+        raise
 
 
 def check_width(vectors: FloatArray, width: int) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from lightning_adapt._shared.run_length import RunLength
+
 __all__ = ["SCHEDULES", "schedule_factor", "warmed_up"]
 
 SCHEDULES = ("linear", "cosine", "constant")
@@ -49,15 +51,13 @@ def warmed_up(total: Callable[[], float], *, warmup: float, schedule: str) -> Ca
     Returns:
         A function of the steps done, k.
     """
-    known: list[float] = []
+    length = RunLength(total)
 
     def factor(step: int) -> float:
         if step == 0:
             return 0.0 if warmup else 1.0
         if schedule == "constant" and not warmup:
             return 1.0
-        if not known:
-            known.append(total())
-        return schedule_factor(step, known[0], warmup=warmup, schedule=schedule)
+        return schedule_factor(step, length.at(step), warmup=warmup, schedule=schedule)
 
     return factor

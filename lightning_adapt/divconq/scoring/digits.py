@@ -60,6 +60,7 @@ class DigitTokenQuality(Quality):
     """
 
     name = "digit token"
+    needs_texts = True
 
     def __init__(
         self,

@@ -166,6 +166,7 @@ class FunctionQuality(Quality):
     """
 
     name = "function"
+    needs_texts = True
 
     def __init__(self, function: Callable[[Conversation], float], *, batch_size: int = 256) -> None:
         super().__init__(batch_size)
@@ -214,6 +215,7 @@ class RewardQuality(Quality):
     """
 
     name = "reward"
+    needs_texts = True
 
     def __init__(self, model: Any, tokenizer: Any = None, *, batch_size: int = 8, **options: Any) -> None:
         super().__init__(batch_size)

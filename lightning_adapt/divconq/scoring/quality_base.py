@@ -21,9 +21,13 @@ class Quality(ABC):
 
     Args:
         batch_size: Rows per batch.
+
+    Attributes:
+        needs_texts: Whether `rate` reads texts, so that pools without any are refused.
     """
 
     name = "quality"
+    needs_texts = False
 
     def __init__(self, batch_size: int = 256) -> None:
         self.batch_size = check_integer("batch_size", batch_size, "Leave it out for the default.", minimum=1)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import numpy as np
@@ -152,10 +152,10 @@ class DatasetRows(InstructionRows):
         if out.exists():
             raise FileExistsError(problem("out", "a folder that is not there yet", str(out), "Name a new folder."))
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out.parent))
+        temporary = out.with_name(f".unfinished-{token_hex(8)}")
+        temporary.mkdir()  # as open to others as the umask says
         try:
             self._dataset.select(rows).save_to_disk(temporary)
-            temporary.chmod(0o755)  # mkdtemp makes folders private; this one is for others to see
             temporary.replace(out)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)

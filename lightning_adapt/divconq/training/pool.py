@@ -224,6 +224,9 @@ class TrainingPool:
         rating, world = as_quality(value), trainer.world_size
         if self.rows is not None and isinstance(rating, ArrayQuality) and len(rating.values) == self.whole:
             rating = ArrayQuality(rating.values[self.rows])
+        if self.texts is None and rating.needs_texts:
+            remedy = "Rate the rows before, and pass one number per row."
+            raise ValueError(problem("quality", "an array or a column where rows have no texts", value, remedy))
         part = (trainer.global_rank, world)
         mine = on_every_rank(trainer, lambda: rating(self.texts, self.dataset, part=part))
         quality = torch.empty(self.n, dtype=torch.float64)

@@ -161,9 +161,12 @@ def _in_options(text: str, options: argparse.Namespace) -> str:
 
 
 def _paths(rows: list[Row], val: float | list[Row], sets: list[Any]) -> list[str]:
-    used = {name for chosen in sets for name in chosen.ids}
-    known = [*rows, *(val if isinstance(val, list) else [])]
-    return [row["audio"] for row in known if row["id"] in used]
+    parts = [(rows, sets)] if isinstance(val, float) else [(rows, sets[:1]), (val, sets[1:])]
+    found = []
+    for known, chosen in parts:  # ids are those of one manifest
+        used = {name for one in chosen for name in one.ids}
+        found += [row["audio"] for row in known if row["id"] in used]
+    return found
 
 
 def _warn(module: LinaSpeechModule, sets: list[Any], found: list[str], warn: Callable[[str], None]) -> None:

@@ -199,7 +199,10 @@ class TextSpeechDataModule(OptionalHooks, ResumableData, LightningDataModule):
 
     @property
     def speakers(self) -> tuple[str, ...]:
-        """Sorted names of the speakers of `data`; a batch's "speaker" is a place in it."""
+        """Sorted names of the speakers of `data`; a batch's "speaker" is a place in it.
+
+        While `data` was not needed, as in a process that only tests, those of the rows that were.
+        """
         return self._sets.speakers
 
     @property

@@ -137,8 +137,9 @@ class SpeechSets:
             may_write: As in `prepare`.
         """
         origin = self.origin(name)
-        if name not in self._sets and origin is not None:
+        if origin is not None:
             self.prepare([name], may_write=may_write)
+        if origin is not None and (name not in self._sets or self._sets[name].speakers != self.speakers):
             encoded = self._encoded[origin]
             rows = encoded.rows if origin == name or self.val_share is None else self._part(encoded.rows, name)
             codes = encoded.cache.read([row["key"] for row in rows])
@@ -153,9 +154,10 @@ class SpeechSets:
 
     @property
     def speakers(self) -> tuple[str, ...]:
-        """Sorted names of the speakers of `data`, training and validation; empty while those are not needed."""
-        encoded = self._encoded.get("data")
-        return () if encoded is None else tuple(sorted({row["speaker"] for row in encoded.rows}))
+        """Sorted names of the speakers of `data`; of the sources that were prepared, while `data` is none of them."""
+        data = self._encoded.get("data")
+        prepared = self._encoded.values() if data is None else [data]
+        return tuple(sorted({row["speaker"] for encoded in prepared for row in encoded.rows}))
 
     def reports(self) -> dict[str, Report]:
         """Return what was left out of each source that was prepared."""

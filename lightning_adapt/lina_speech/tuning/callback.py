@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from lightning_adapt._shared import compat
 from lightning_adapt._shared.checks import check_flag, problem
+from lightning_adapt._shared.resumed_epochs import begin_next_epoch
 from lightning_adapt._shared.state import read_version, reading_state, with_version
 from lightning_adapt.lina_speech.tuning.ending import summary, write_voices
 from lightning_adapt.lina_speech.tuning.evaluation import InEvaluation, checked_origin, clear_errors, summed
@@ -23,7 +24,6 @@ from lightning_adapt.lina_speech.tuning.fit_checks import NAME, check_fit, check
 from lightning_adapt.lina_speech.tuning.hold import Hold, adam
 from lightning_adapt.lina_speech.tuning.options import TuningOptions
 from lightning_adapt.lina_speech.tuning.rates import rate_factor_of
-from lightning_adapt.lina_speech.tuning.run import TuningRun
 from lightning_adapt.lina_speech.voices.voice import Voice
 
 __all__ = ["InitialStateTuning"]
@@ -159,32 +159,10 @@ class InitialStateTuning(InEvaluation):
 
     def _begin(self, trainer: Trainer, pl_module: Any, known: dict[str, Any] | None) -> None:
         run = self._new_run(trainer, pl_module, known)
+        run.speakers.check_all_there()
         factor = rate_factor_of(self.options, trainer)
         optimizers = partial(adam, run.states, self.options.learning_rate, factor)
         self._run, self._hold = run, Hold(pl_module, run.states, optimizers)
-
-    @override
-    def _new_run(self, trainer: Trainer, pl_module: Any, known: dict[str, Any] | None) -> TuningRun:
-        run = TuningRun(self.options, pl_module, getattr(getattr(trainer, "datamodule", None), "speakers", None))
-        if known is not None:
-            run.load_state_dict(known)
-        self._loaded = None
-        return run
-
-    @override
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._release()
-        self.leave(pl_module)
-
-    @override
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._release()
-        self.leave(pl_module)
-
-    def _release(self) -> None:
-        hold, self._hold = self._hold, None
-        if hold is not None:
-            hold.release()
 
     # -- training -------------------------------------------------------------------------------------------------
     @override
@@ -198,6 +176,8 @@ class InitialStateTuning(InEvaluation):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._hold is not None and self._run is not None:
+            if begin_next_epoch(trainer):  # the end of the epoch before is left out
+                self._run.heard.begin_epoch()
             self._stop_after_max_steps(trainer)
             if self._run.out_of_patience:  # resumed after it had stopped
                 trainer.should_stop = True

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +17,7 @@ from lightning_adapt._shared.stage_hooks import Stage, StageHooks
 from lightning_adapt.lina_speech.tuning.fit_checks import check_protocol
 from lightning_adapt.lina_speech.tuning.held_out_sums import Reduce
 from lightning_adapt.lina_speech.tuning.hold import Hold
+from lightning_adapt.lina_speech.tuning.options import TuningOptions
 from lightning_adapt.lina_speech.tuning.run import TuningRun, origin_of
 from lightning_adapt.lina_speech.voices.voice import Voice
 
@@ -29,15 +29,20 @@ class InEvaluation(StageHooks, Callback):
 
     in_sanity_check = True  # as in every other validation of the fit, the module starts from the tuned states
     enabled: bool
+    options: TuningOptions
     _run: TuningRun | None = None  # of the running or last fit, or of a loaded state
     _hold: Hold | None = None  # of the running fit
     _loaded: dict[str, Any] | None = None  # until there is a module that it can be used with
     _voices: dict[str, Voice]  # of the last fit, or of a loaded state that was evaluated
     _evaluates = False  # in validate, test or predict, with a voice
 
-    @abstractmethod
     def _new_run(self, trainer: Trainer, pl_module: Any, known: dict[str, Any] | None) -> TuningRun:
         """Return a run for a module, which goes on from a saved one if there is one."""
+        run = TuningRun(self.options, pl_module, _speakers_of(trainer))
+        if known is not None:
+            run.load_state_dict(known)
+        self._loaded = None
+        return run
 
     @override
     def begin_stage(self, trainer: Trainer, pl_module: LightningModule, stage: Stage) -> None:
@@ -55,6 +60,9 @@ class InEvaluation(StageHooks, Callback):
             if self._run is None or not self._run.finished:
                 return
             check_protocol(pl_module)
+            speakers = _speakers_of(trainer)
+            if speakers is not None:  # each DataModule numbers its own
+                self._run.know_speakers(speakers)
             self._run.origin = checked_origin(self._run, pl_module)
             self._voices = self._voices or self._run.voices()
         self._run.states.to(pl_module.device)
@@ -86,6 +94,21 @@ class InEvaluation(StageHooks, Callback):
         if self._run.out_of_patience:
             trainer.should_stop = True
 
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._release()
+        self.leave(pl_module)
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._release()
+        self.leave(pl_module)
+
+    def _release(self) -> None:
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            hold.release()
+
     def leave(self, pl_module: Any) -> None:
         """Leave a module that was evaluated as without tuning; harmless when there is nothing to leave."""
         if self._evaluates and self._run is not None:
@@ -102,6 +125,12 @@ def checked_origin(run: TuningRun, pl_module: Any) -> dict[str, Any]:
         remedy = "Tuned states mean nothing to other weights: load those of the tuning run, or tune again."
         raise ValueError(problem("model", f"the one that was tuned, {made_with}", here, remedy))
     return origin
+
+
+def _speakers_of(trainer: Trainer) -> Sequence[str] | None:
+    """Return the names that the speakers of a batch are places in; None where no DataModule has them."""
+    speakers: Sequence[str] | None = getattr(getattr(trainer, "datamodule", None), "speakers", None)
+    return speakers
 
 
 def summed(trainer: Trainer) -> Reduce:

@@ -87,7 +87,11 @@ class HeardSeconds:
         self.longest = torch.maximum(self.longest, self.epoch)
         self.here.zero_()
         if end_of_epoch:
-            self.epoch = torch.zeros_like(self.epoch)
+            self.begin_epoch()
+
+    def begin_epoch(self) -> None:
+        """Take what comes next for heard again."""
+        self.epoch = torch.zeros_like(self.epoch)
 
     def of(self, number: int) -> float | None:
         """Return the seconds of a voice; None where they are not known."""

@@ -31,7 +31,7 @@ class TuningRun:
         speakers: Names that the speakers of a batch are places in; None for the voices.
 
     Raises:
-        ValueError: If a layer or a voice is not there, or the rank is too high for a layer.
+        ValueError: If a layer is not there, or the rank is too high for a layer.
     """
 
     def __init__(self, options: TuningOptions, module: Any, speakers: Sequence[str] | None) -> None:
@@ -42,7 +42,7 @@ class TuningRun:
         n_voices = len(options.voices)
         sizes: dict[str, Any] = {"rank": options.rank, "scale": options.scale, "seed": options.seed}
         self.states = InitialStates(chosen, n_voices=n_voices, **sizes)
-        self.speakers = SpeakerRows(options.voices, options.speaker_key, speakers)
+        self.know_speakers(speakers)
         self.best = BestStates(n_voices)
         self.sums, self.heard = HeldOutSums(n_voices), HeardSeconds(n_voices)
         self.origin: dict[str, Any] = {"model": None, "codec": None, "sample_rate_hz": None}
@@ -52,6 +52,10 @@ class TuningRun:
     def finished(self) -> bool:
         """Whether training is over, so that the states are those of the voices."""
         return self._last is not None
+
+    def know_speakers(self, speakers: Sequence[str] | None) -> None:
+        """Take the speakers of a batch for places in these names from now on; None for places in the voices."""
+        self.speakers = SpeakerRows(self.options.voices, self.options.speaker_key, speakers)
 
     # -- states in use ------------------------------------------------------------------------------------------------
     def use(self, module: Any, batch: Any) -> Tensor | None:
@@ -188,12 +192,18 @@ class TuningRun:
         return {
             "voices": list(self.options.voices),
             "rank": self.options.rank,
+            "scale": self._scale,
             "layers": list(self.states.shapes),
             "values": self.states.values() if self._last is None else dict(self._last),
             "best": self.best.state_dict(),
             "heard": self.heard.state_dict(),
             "origin": dict(self.origin),
         }
+
+    @property
+    def _scale(self) -> float | None:
+        """The factor that the saved values are multiplied by; None where there is none."""
+        return None if self.options.rank == "full" else self.options.scale
 
     @reading_state("InitialStateTuning")
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -203,9 +213,12 @@ class TuningRun:
             state: The state.
 
         Raises:
-            ValueError: If it is of other voices, layers or another rank.
+            ValueError: If it is of other voices, layers, or another rank or scale.
         """
-        here = {"voice": list(self.options.voices), "rank": self.options.rank, "layers": list(self.states.shapes)}
+        options = self.options
+        here: dict[str, Any] = {"voice": list(options.voices), "rank": options.rank, "layers": list(self.states.shapes)}
+        if "scale" in state:  # not in states that version 0.1 wrote at first
+            here["scale"] = self._scale
         for argument, value in here.items():
             saved = state["voices" if argument == "voice" else argument]
             if saved != value:

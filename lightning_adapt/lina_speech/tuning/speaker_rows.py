@@ -21,20 +21,23 @@ class SpeakerRows:
         key: Key of the speakers in a batch, or their place in one that is a tuple or a list: numbers, shape (B,), or a
             list of names.
         speakers: Names that the numbers of a batch are places in; None for `voices` themselves.
-
-    Raises:
-        ValueError: If a voice is not among the speakers.
     """
 
     def __init__(self, voices: Sequence[str], key: int | str, speakers: Sequence[str] | None) -> None:
         self.voices, self.key = list(voices), key
         self.speakers = list(voices if speakers is None else speakers)
-        missing = [name for name in voices if name not in self.speakers]
-        if len(voices) > 1 and missing:
-            allowed = "names among the speakers of the data, " + ", ".join(map(repr, self.speakers))
-            raise ValueError(problem("voice", allowed, missing, "Name the speakers as the data does."))
         self._voice_of = {name: number for number, name in enumerate(voices)}
         self._looked = False  # at whether one voice is that of one speaker
+
+    def check_all_there(self) -> None:
+        """Raise a ValueError if one of several voices is not among the speakers: it would have nothing to learn from.
+
+        Evaluation may be on fewer of them.
+        """
+        missing = [name for name in self.voices if name not in self.speakers]
+        if len(self.voices) > 1 and missing:
+            allowed = "names among the speakers of the data, " + ", ".join(map(repr, self.speakers))
+            raise ValueError(problem("voice", allowed, missing, "Name the speakers as the data does."))
 
     def rows(self, batch: Any) -> Tensor | None:
         """Return the number of the voice of each row.
