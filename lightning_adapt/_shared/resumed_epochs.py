@@ -32,9 +32,11 @@ def count_next_epoch(trainer: Any) -> None:
     """Count that epoch where no hook of ours comes before its first batch; the hooks it begins with are left out.
 
     Args:
-        trainer: The Trainer, about to ask for the first batch of an epoch.
+        trainer: The Trainer, asked for a first batch, of an epoch or of a pass of somebody else over its loader.
     """
     loop = trainer.fit_loop
-    if loop.restarted_mid_epoch and loop.epoch_progress.total.processed == loop.epoch_progress.total.started:
+    beside_epochs = loop.epoch_loop.batch_progress.is_last_batch  # in a hook before or after one
+    epochs = loop.epoch_progress.total
+    if loop.restarted_mid_epoch and epochs.processed == epochs.started and not beside_epochs:
         loop.epoch_progress.increment_ready()
         loop.epoch_progress.increment_started()

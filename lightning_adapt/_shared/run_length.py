@@ -28,7 +28,7 @@ class RunLength:
 
     def at(self, step: int) -> float:
         """Return the length of the run; `step` is the number of steps done, k."""
-        if self._known is None or step < self._last:
+        if self._known is None or step < self._last or step == 1:  # a trial may be of one step
             self._known = self._ask()
         self._last = step
         return self._known

@@ -119,7 +119,9 @@ class Compensator:
             fields: Their names, among others; None: those that the memory saw, if it saw any rows.
         """
         if fields is None and isinstance(self.memory, AdaptiveErrorMemory) and self.memory.bank is not None:
-            fields = self.memory.bank.layout.seen
+            layout = self.memory.bank.layout
+            all_are_read = self.memory.settings.experts == "auto"
+            fields = layout.fields if layout.seen is None and all_are_read else layout.seen
         self.capture.known_fields = fields
 
     def attach(self) -> None:

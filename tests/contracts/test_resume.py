@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -122,6 +122,33 @@ def test_kills_at_the_last_batches_of_two_epochs_train_no_epoch_twice(name, tmp_
     whole = setup.module()
     trainer(tmp_path, setup.callbacks, max_epochs=3).fit(whole, **setup.data)
     assert [batch for _, batch in rows] == [batch for _, batch in whole.seen]
+
+
+class PassesOverTheLoader(Callback):
+    """Reads the train loader in hooks around epochs, as a memory bank or statistics of BatchNorm do."""
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        next(iter(trainer.train_dataloader))
+
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        next(iter(trainer.train_dataloader))
+
+
+@pytest.mark.parametrize("steps", [4, 6, 8], ids=["last batch", "inside", "last batch of the second"])
+@pytest.mark.parametrize("name", ["RS2DataModule", "SAADataModule", "RS2Callback"])
+def test_passes_over_the_train_loader_are_not_taken_for_epochs(name, steps, tmp_path):
+    saves = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+    ckpt = None
+    for epochs in (2, 4):
+        setup = REGISTRY[name].build(0, 8)
+        runner = trainer(
+            tmp_path, [*setup.callbacks, PassesOverTheLoader(), *([] if ckpt else [saves])], max_epochs=epochs
+        )
+        runner.fit(setup.module(), **setup.data, ckpt_path=ckpt, weights_only=True)
+        counted = runner.fit_loop.epoch_progress.total
+        assert (counted.ready, counted.started, counted.processed) == (epochs,) * 3
+        assert runner.global_step == 4 * epochs
+        ckpt = tmp_path / f"step={steps}.ckpt"
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -168,6 +168,18 @@ def test_unfinished_rows_that_are_cut_off_are_made_again(tmp_path):
     np.testing.assert_array_equal(vectors, EXPECTED)
 
 
+def test_a_kill_while_cut_off_rows_are_made_again_leaves_no_note_of_more_rows(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        embed_texts(Stops(), TEXTS, cache_dir=tmp_path, batch_size=2)
+    (data,) = tmp_path.glob(".unfinished*.npy")
+    data.write_bytes(data.read_bytes()[:-60])
+    about = json.loads(next(tmp_path.glob(".unfinished*.json")).read_text())["about"]
+    path = tmp_path / f"{data.stem.removeprefix('.unfinished-')}.npy"
+    with vector_file.VectorFile(path, about, len(TEXTS)) as file:
+        file.put(0, EXPECTED[:1])
+        assert not list(tmp_path.glob(".unfinished*.json")), "until rows of this file are noted"
+
+
 def test_the_space_of_all_rows_is_taken_before_the_first_one_is_written(tmp_path, monkeypatch):
     """A map of a file with holes is killed by a signal when the disk gets full; asked for at once it is an error."""
     length, width = 2**15, 32

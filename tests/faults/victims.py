@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import json
+import multiprocessing.util
 import os
 import signal
 import sys
@@ -101,6 +102,7 @@ class Victim:
         (folder / "tmp").mkdir(parents=True, exist_ok=True)
         sys.stdout.flush()
         sys.stderr.flush()
+        multiprocessing.util.get_temp_dir()  # remembered: the folder of sockets, whose paths have 107 letters at most
         self.process = os.fork()
         if self.process == 0:
             self._live(work, before)

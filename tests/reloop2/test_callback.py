@@ -187,6 +187,12 @@ def test_what_a_table_is_holds_from_stage_to_stage_whatever_the_experts(experts,
     again.load_state_dict(callback.state_dict())
     trainer(tmp_path, [again]).test(module, click_stream(8, 64), verbose=False)
     assert again.memory.n_written == 128
+    state = callback.state_dict()  # of the first releases: what fields there were is known only where all are used
+    del state["memory"]["_extra_state"]["layout"]["seen"]
+    early = ErrorMemoryCallback(AdaptiveErrorMemory(experts))
+    early.load_state_dict(state)
+    trainer(tmp_path, [early]).test(module, click_stream(8, 64), verbose=False)
+    assert early.memory.n_written == 128
 
 
 # -- weights ----------------------------------------------------------------------------------------------------------

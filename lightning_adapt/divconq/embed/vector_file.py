@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -123,8 +124,14 @@ class VectorFile:
         """
         if self._vectors is None:
             shape = (self.length, vectors.shape[1])
+            if self._lock is not None:  # what is left of unfinished rows that cannot be gone on with
+                self._note.unlink(missing_ok=True)
             mapped = np.lib.format.open_memmap(self._data, mode="w+", dtype=np.float32, shape=shape)
-            _claim(self._data)
+            try:
+                _claim(self._data)
+            except OSError:
+                self._data.unlink()
+                raise
             self._vectors = mapped
         check_width(vectors, self._vectors.shape[1])
         self._vectors[row : row + len(vectors)] = vectors
@@ -169,18 +176,20 @@ class VectorFile:
             rows = int(note["rows"])
             fits = vectors.dtype == np.float32 and vectors.ndim == 2 and len(vectors) == self.length
             if fits and note["about"] == self.about and 0 < rows <= self.length:
+                _claim(self._data)
                 self._vectors, self.rows_done = vectors, rows
 
 
 def _claim(path: Path) -> None:
     """Have a file's space on the disk now: a map of a sparse file ends the process when the disk is full later."""
-    try:
-        with path.open("r+b") as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    except OSError:
-        path.unlink()
-        raise
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:  # others: a file system without such a call
+                raise
 
 
 def check_width(vectors: FloatArray, width: int) -> None:

@@ -29,7 +29,7 @@ class Layout:
         singles: Those of them, by number, that have an effect of their own.
         pairs: Candidates for crosses, as numbers of fields.
         keys: Key spaces.
-        seen: Id fields that there were, read or not.
+        seen: Id fields that there were, read or not; None in a state of the first releases, which did not note them.
     """
 
     intercept: bool
@@ -37,7 +37,7 @@ class Layout:
     singles: tuple[int, ...]
     pairs: tuple[tuple[int, int], ...]
     keys: tuple[str, ...]
-    seen: tuple[str, ...]
+    seen: tuple[str, ...] | None
 
     def ids(self, keys: Mapping[str, Tensor]) -> Tensor:
         """Return the id fields of some rows side by side. Shape (B, F), int64."""
@@ -92,7 +92,7 @@ class Layout:
         """
         pairs = tuple((int(a), int(b)) for a, b in saved["pairs"])
         rest = {name: tuple(saved[name]) for name in ("fields", "singles", "keys")}
-        seen = tuple(saved.get("seen", saved["fields"]))  # the first releases did not note it
+        seen = None if saved.get("seen") is None else tuple(saved["seen"])
         return cls(intercept=bool(saved["intercept"]), pairs=pairs, seen=seen, **rest)
 
 
