@@ -15,7 +15,7 @@ from torch.utils.data import TensorDataset
 from typing_extensions import override
 
 from lightning_adapt._shared.datasets import digits
-from lightning_adapt._shared.demo_frame import Arm, Context, Gap, compare, nbsp, over_seeds, table_rows
+from lightning_adapt._shared.demo_frame import Arm, Context, Gap, compare, nbsp, one_thread, over_seeds, table_rows
 from lightning_adapt._shared.demo_training import quiet_trainer
 from lightning_adapt._shared.report_parts import Cell, Column, Finding, Picture, Score, Section, Usage
 from lightning_adapt.saa.callback import SampleAdaptiveAugmentation
@@ -127,10 +127,11 @@ def run(context: Context) -> Section:
     Raises:
         ModuleNotFoundError: If an extra is missing; the message names it.
     """
-    task = _Task(*digits(0.4), *((2, 2) if context.quick else (7, 3)))
+    task = _Task(*digits(0.4), *((2, 2) if context.quick else (10, 3)))
     context.start(task.steps * len(_ARMS) * task.seeds)
     fit = partial(_fit, task, advance=context.advance)
-    found = compare(context, _ARMS, range(task.seeds), lambda _, arm, seed: fit(arm, seed))
+    with one_thread():
+        found = compare(context, _ARMS, range(task.seeds), lambda _, arm, seed: fit(arm, seed))
     return Section(
         method="saa",
         title="SAA: sample-adaptive augmentation",
@@ -146,7 +147,7 @@ def _fit(task: _Task, arm: str, seed: int, advance: Callable[[], None]) -> _Foun
         task.train,
         val=task.test,
         n_labels=N_LABELS,
-        batch_size=16,
+        batch_size=12,
         mu=1 if arm == "supervised" else 4,
         steps_per_epoch=_STEPS_PER_EPOCH,
         flip=False,  # a mirrored digit is another one, or none
