@@ -251,7 +251,7 @@ def draw(study: h.Study) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, print, draw and check; return the exit code."""
-    options = h.read_options(__doc__.splitlines()[0], full_seeds=40, quick_seeds=9, argv=argv)
+    options = h.read_options(__doc__.splitlines()[0], full_seeds=40, quick_seeds=5, argv=argv)
     settings = {
         "rounds": ROUNDS[options.size],
         "batches": BATCHES,

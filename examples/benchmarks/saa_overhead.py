@@ -124,7 +124,7 @@ def draw(study: h.Study, size: str) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, print, draw and check; return the exit code."""
-    options = h.read_options(__doc__.splitlines()[0], full_seeds=15, quick_seeds=9, argv=argv)
+    options = h.read_options(__doc__.splitlines()[0], full_seeds=15, quick_seeds=5, argv=argv)
     size = options.size
     settings = {"batch": BATCH, "mu": MU, "epoch": STEPS[size], "flagged": FLAGGED}
     try:
