@@ -147,7 +147,7 @@ def _fit(task: _Task, arm: str, seed: int, advance: Callable[[], None]) -> _Foun
         task.train,
         val=task.test,
         n_labels=N_LABELS,
-        batch_size=12,
+        batch_size=16,
         mu=1 if arm == "supervised" else 4,
         steps_per_epoch=_STEPS_PER_EPOCH,
         flip=False,  # a mirrored digit is another one, or none
