@@ -11,7 +11,7 @@ from lightning_adapt._shared.resumed_epochs import count_next_epoch
 from lightning_adapt._shared.sampling import check_fingerprint
 from lightning_adapt._shared.state import read_version, reading_state, with_version
 
-__all__ = ["ResumableData", "at_the_beginning", "resumes"]
+__all__ = ["ResumableData", "at_the_beginning", "position_of_data", "resumes"]
 
 STATE_VERSION = 1
 
@@ -34,6 +34,16 @@ def at_the_beginning(trainer: Any) -> bool:
         trainer: The Trainer of a DataModule, or None, where nobody can say it.
     """
     return trainer is not None and not has_trained(trainer)
+
+
+def position_of_data(trainer: Any) -> tuple[int, int]:
+    """Return the epoch that a DataModule is asked for and the batches of it that are used; the epoch counts from then.
+
+    Args:
+        trainer: The Trainer, at the first batch of the epoch.
+    """
+    count_next_epoch(trainer)
+    return position_in_run(trainer)
 
 
 class ResumableData:
@@ -72,8 +82,7 @@ class ResumableData:
         return None if self.trainer is None else self._position
 
     def _position(self) -> tuple[int, int]:
-        count_next_epoch(self.trainer)
-        return position_in_run(self.trainer)
+        return position_of_data(self.trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, plain and with a version; without a fingerprint before the first batch of a run."""

@@ -19,8 +19,7 @@ from lightning_adapt._shared.checks import (
 )
 from lightning_adapt._shared.loaders import check_not_cycled, replace_loader
 from lightning_adapt._shared.optional_hooks import loaders_in_words
-from lightning_adapt._shared.resumable_data import at_the_beginning, resumes
-from lightning_adapt._shared.resumed_epochs import count_next_epoch
+from lightning_adapt._shared.resumable_data import at_the_beginning, position_of_data, resumes
 from lightning_adapt._shared.sampling import check_fingerprint
 from lightning_adapt._shared.state import read_version, reading_state, with_version
 from lightning_adapt.rs2.loader import ADVICE, rs2_loader
@@ -139,8 +138,7 @@ class RS2DataModule(LightningDataModule):
         return rounds
 
     def _position(self) -> tuple[int, int]:
-        count_next_epoch(self.trainer)
-        return compat.position_in_run(self.trainer)
+        return position_of_data(self.trainer)
 
     @override
     def state_dict(self) -> dict[str, Any]:

@@ -29,6 +29,10 @@ class SpeechSets:
         fit_options: "n_codebooks" and "codebook_size" of a codec that is fitted, and "seed".
         cache_dir: Folder of the cache; None for `default_cache_dir`.
         progress: Whether to show progress bars.
+
+    Attributes:
+        speakers: Sorted names of the speakers of `data`; of the sources that were prepared, while `data` is none of
+            them.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class SpeechSets:
         self._opened: dict[str, Source] = {}
         self._encoded: dict[str, Encoded] = {}
         self._sets: dict[str, Utterances] = {}
+        self.speakers: tuple[str, ...] = ()
 
     @property
     def tokenizer(self) -> Any:
@@ -100,6 +105,7 @@ class SpeechSets:
         for origin in dict.fromkeys(self.origin(name) for name in names):
             if origin is not None and origin not in self._encoded:
                 self._encoded[origin] = self._found_or_encoded(origin, may_write)
+                self._know_speakers()
 
     def origin(self, name: str) -> str | None:
         """Return the source that "train", "val" or "test" rows come from; None if there are none."""
@@ -137,9 +143,8 @@ class SpeechSets:
             may_write: As in `prepare`.
         """
         origin = self.origin(name)
-        if origin is not None:
+        if name not in self._sets and origin is not None:
             self.prepare([name], may_write=may_write)
-        if origin is not None and (name not in self._sets or self._sets[name].speakers != self.speakers):
             encoded = self._encoded[origin]
             rows = encoded.rows if origin == name or self.val_share is None else self._part(encoded.rows, name)
             codes = encoded.cache.read([row["key"] for row in rows])
@@ -152,12 +157,13 @@ class SpeechSets:
         chosen = order[:n_val] if name == "val" else order[n_val:]
         return [rows[number] for number in sorted(chosen)]
 
-    @property
-    def speakers(self) -> tuple[str, ...]:
-        """Sorted names of the speakers of `data`; of the sources that were prepared, while `data` is none of them."""
+    def _know_speakers(self) -> None:
         data = self._encoded.get("data")
         prepared = self._encoded.values() if data is None else [data]
-        return tuple(sorted({row["speaker"] for encoded in prepared for row in encoded.rows}))
+        speakers = tuple(sorted({row["speaker"] for encoded in prepared for row in encoded.rows}))
+        if speakers != self.speakers:
+            self.speakers = speakers
+            self._sets.clear()  # they number their speakers by the names before
 
     def reports(self) -> dict[str, Report]:
         """Return what was left out of each source that was prepared."""

@@ -73,8 +73,8 @@ def check_values(argument: str, values: Any, rows: int, *, binary: bool) -> Tens
     checked = values.detach().float()
     inside = (checked >= 0) & (checked <= 1) if binary else checked.abs() <= _LONGEST
     if not bool(inside.all()):
-        allowed = "in [0, 1]" if binary else f"finite, and at most {_LONGEST:g} in size"
-        remedy = "Pass clicks and probabilities, not logits, or use task='regression'."
-        remedy = remedy if binary else "Look for NaN, or give the targets another unit."
+        allowed, remedy = f"finite, and at most {_LONGEST:g} in size", "Look for NaN, or give the targets another unit."
+        if binary:
+            allowed, remedy = "in [0, 1]", "Pass clicks and probabilities, not logits, or use task='regression'."
         raise ValueError(problem(argument, allowed, checked[~inside][0].item(), remedy))
     return checked

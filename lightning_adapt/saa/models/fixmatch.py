@@ -119,7 +119,6 @@ class FixMatchModule(LightningModule):
         self.backbone = self._build(backbone)
         self.val_score = MulticlassAccuracy(self.n_classes, average="micro", validate_args=False)
         self.test_score = MulticlassAccuracy(self.n_classes, average="micro", validate_args=False)
-        self._total_steps: float | None = None  # of the run, once they are needed
 
     def _build(self, backbone: Any) -> nn.Module:
         if isinstance(backbone, nn.Module):
@@ -140,10 +139,6 @@ class FixMatchModule(LightningModule):
             if not fits:
                 remedy = f"Pass {argument}={theirs}."
                 raise MisconfigurationException(problem(argument, f"that of the DataModule, {theirs}", ours, remedy))
-
-    @override
-    def on_train_start(self) -> None:
-        self._total_steps = None  # a batch size finder has trained for less before
 
     @override
     def forward(self, images: Tensor) -> Tensor:
@@ -222,7 +217,7 @@ class FixMatchModule(LightningModule):
     @override
     def configure_optimizers(self) -> Any:
         groups = parameter_groups(self, self.weight_decay)
-        momentum, self._total_steps = self.momentum, None
+        momentum = self.momentum
         optimizer = torch.optim.SGD(groups, lr=self.learning_rate, momentum=momentum, nesterov=momentum > 0)
         if self.schedule == "constant":
             return optimizer
@@ -232,12 +227,10 @@ class FixMatchModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _steps(self) -> float:
-        if self._total_steps is None:
-            steps = self.trainer.estimated_stepping_batches
-            if math.isinf(steps):
-                raise MisconfigurationException(_unbounded(steps))
-            self._total_steps = steps
-        return self._total_steps
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise MisconfigurationException(_unbounded(steps))
+        return steps
 
     @override
     def configure_callbacks(self) -> list[Callback]:

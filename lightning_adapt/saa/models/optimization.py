@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from lightning_adapt._shared.run_length import RunLength
+
 __all__ = ["cosine_7_16", "parameter_groups", "stretched"]
 
 _NORMS = (
@@ -69,7 +71,7 @@ def cosine_7_16(step: int, total: float) -> float:
 
 
 def stretched(total: Callable[[], float]) -> Callable[[int], float]:
-    """Return the schedule for `LambdaLR` that asks for the length of the run at each step but the first.
+    """Return the schedule for `LambdaLR` that asks for the length of the run when it is first needed.
 
     At step 0 the factor is 1 for every length. Asking no earlier leaves Lightning the time to restore the state of
     the loaders first; a length asked for in `configure_optimizers` would set them up before.
@@ -80,4 +82,5 @@ def stretched(total: Callable[[], float]) -> Callable[[int], float]:
     Returns:
         A function of the steps done, k.
     """
-    return lambda step: 1.0 if step == 0 else cosine_7_16(step, total())
+    length = RunLength(total)
+    return lambda step: 1.0 if step == 0 else cosine_7_16(step, length.at(step))
