@@ -17,7 +17,7 @@ from torch import nn
 
 from lightning_adapt._shared import imports
 from lightning_adapt.reloop2.memory import ErrorMemory
-from lightning_adapt.reloop2.serving.api import MemoryService, check_host, error_memory_api, serve
+from lightning_adapt.reloop2.serving.api import MemoryService, check_host, error_memory_api, gates, serve
 from lightning_adapt.reloop2.serving.journal import Journal
 from lightning_adapt.reloop2.serving.predictor import ErrorMemoryPredictor
 from lightning_adapt.reloop2.serving.request_gate import RequestGate
@@ -41,10 +41,15 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 
 def through(
-    *parts: bytes | None, headers: Any = (KIND,), path: str = "/x", method: str = "POST", **options: Any
+    *parts: bytes | None,
+    headers: Any = (KIND,),
+    path: str = "/x",
+    method: str = "POST",
+    gate: Any = RequestGate,
+    **options: Any,
 ) -> tuple[int, Any]:
     """Send a body in parts through a gate; None: wait for ever."""
-    gate = RequestGate(application, **{"token": None, "max_body_bytes": 100, **options})
+    gate = gate(application, **{"token": None, "max_body_bytes": 100, **options})
     sent: list[Any] = []
     messages = [{"type": "http.request", "body": part, "more_body": True} for part in parts if part is not None]
     if None not in parts and messages:
@@ -62,7 +67,36 @@ def through(
 
     scope = {"type": "http", "path": path, "method": method, "headers": list(headers)}
     asyncio.run(gate(scope, receive, send))
-    return (sent[0]["status"], json.loads(sent[1]["body"])) if sent else (0, None)
+    return (sent[0]["status"], _as_json(sent[1]["body"])) if sent else (0, None)
+
+
+def _as_json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:  # the text of a gate that is not ours
+        return body.decode()
+
+
+def all_gates(app: Any, **options: Any) -> Any:
+    """What `serve` puts before an application."""
+    for gate in gates(**options):
+        app = gate[0](app, **gate[1]) if isinstance(gate, tuple) else gate(app)
+    return app
+
+
+def test_without_a_token_only_the_names_of_this_machine_are_answered():
+    for host, status in (
+        (b"localhost:8000", 200),
+        (b"127.0.0.1:8000", 200),
+        (b"rebound.example.org:8000", 400),
+        (b"localhost.example.org", 400),
+        (b"", 400),
+    ):
+        for kind in ({"method": "POST"}, {"method": "GET", "path": "/health"}):
+            assert through(b"{}", headers=[KIND, (b"host", host)], gate=all_gates, **kind)[0] == status, host
+    named = [KIND, (b"host", b"model.example.org"), (b"authorization", f"Bearer {TOKEN}".encode())]
+    assert through(b"{}", headers=named, gate=all_gates, token=TOKEN)[0] == 200
+    assert through(b"{}", headers=named[:2], gate=all_gates, token=TOKEN)[0] == 401
 
 
 def test_json_passes_as_it_came():

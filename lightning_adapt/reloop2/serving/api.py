@@ -152,7 +152,8 @@ def serve(
         api: What `error_memory_api` returned.
         host: "127.0.0.1" for this machine only; "0.0.0.0" or "::" for others, too.
         port: The port, in 1024..65535.
-        token: What `Authorization: Bearer <token>` must say in every request; may only be left out on "127.0.0.1".
+        token: What `Authorization: Bearer <token>` must say in every request; may only be left out on "127.0.0.1",
+            and then the server answers only to the names of this machine: Host must be localhost or 127.0.0.1.
         max_body_bytes: Largest body of a request.
         timeout_s: Seconds that a request waits for its turn.
         accelerator: "cpu", "cuda" or "mps".
@@ -168,18 +169,28 @@ def serve(
     port = check_integer("port", port, "Pass 8000, say.", minimum=1024, maximum=65535)
     max_body_bytes = check_integer("max_body_bytes", max_body_bytes, "Pass 1048576, say.", minimum=1)
     timeout_s = check_positive("timeout_s", timeout_s, "Pass 30, say.")
-    gate = partial(RequestGate, token=token, max_body_bytes=max_body_bytes)
     server = litserve.LitServer(
         api,
         accelerator=accelerator,
         devices=1,
         workers_per_device=1,  # the one that owns the memory
         timeout=timeout_s,
-        middlewares=[gate],
+        middlewares=gates(token, max_body_bytes),
         disable_openapi_url=True,
     )
     end_children_with_parent()
     server.run(host=host, port=port, num_api_servers=1, log_level="warning", generate_client_file=False)
+
+
+def gates(token: str | None, max_body_bytes: int) -> list[Any]:
+    """Return what a request passes before the API, the outermost last, as LitServe takes it."""
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    gate = partial(RequestGate, token=token, max_body_bytes=max_body_bytes)
+    if token is not None:
+        return [gate]
+    # to a browser, a web page whose name comes to mean 127.0.0.1 (DNS rebinding) is no stranger to this server
+    return [gate, (TrustedHostMiddleware, {"allowed_hosts": [LOOPBACK, "localhost"]})]
 
 
 def check_host(host: str, token: str | None) -> None:
