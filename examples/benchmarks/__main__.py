@@ -1,7 +1,7 @@
-"""Runs the benchmarks one after the other and prints every claim in one table: `python -m examples.benchmarks --check`.
+"""Runs the benchmarks and prints every claim in one table: `python -m examples.benchmarks --check`.
 
-Each script runs in a process of its own, in the quick form unless --full is given. A claim that fails in a
-quick run is measured a second time, alone, since another program may have had the machine.
+Each script runs in a process of its own, in the quick form unless --full is given: two at a time then, one after the
+other with --full. A claim that fails in a quick run is measured a second time, alone.
 """
 
 from __future__ import annotations
@@ -22,24 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-# their quick runs use one thread, and claim accuracies, counts, or seconds and ratios far inside their bounds: two of
-# them at once disturb nobody
-SIDE_BY_SIDE = {
-    "divconq_coverage",
-    "divconq_loss",
-    "divconq_planted_noise",
-    "lina_codec",
-    "lina_throughput",
-    "lina_train",
-    "lina_voices",
-    "reloop2_drift",
-    "reloop2_movielens",
-    "reloop2_serving",
-    "rs2_loss_guided",
-    "rs2_scale",
-    "rs2_time_to_accuracy",
-    "saa_fashion_mnist",
-}
+ALONE = {"saa_augment_speed"}  # two threads and two processes, by the clock; others count effects or processor time
 CLAIM = re.compile(r"(holds|FAILS)  \((?:quick|full)\) (.+): (\S+|not measured)")  # as `_harness.verdict` prints it
 NOT_RUN = re.compile(r"Not run: (.+)")
 
@@ -132,8 +115,8 @@ def chosen(names: Sequence[str] | None, known: dict[str, Path], parser: argparse
 
 
 def run_all(jobs: Sequence[Job], full: bool) -> Iterator[Job]:
-    """Run the jobs and yield each when it is done: some two at a time, then what measures seconds alone."""
-    together = [job for job in jobs if job.name in SIDE_BY_SIDE and not full]
+    """Run the jobs and yield each when it is done: in the quick form two at a time, then what needs both cores."""
+    together = [job for job in jobs if job.name not in ALONE and not full]
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(Job.run, together))
     for job in [*together, *(job for job in jobs if job not in together)]:

@@ -25,7 +25,7 @@ import _harness as h
 import numpy as np
 
 METHODS = ("kmq", "random")
-ROWS = {"full": 200_000, "quick": 10_000}
+ROWS = {"full": 200_000, "quick": 5000}
 BUDGET = 0.05
 METRIC = "seconds"
 THRESHOLDS = {"full": {"seconds": 180.0, "MiB": 1500.0}, "quick": {"seconds": 30.0, "MiB": 1000.0}}

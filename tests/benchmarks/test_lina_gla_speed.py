@@ -7,7 +7,6 @@ import torch
 
 from lightning_adapt.lina_speech.gla.recurrent import recurrent_gla
 
-pytestmark = pytest.mark.timed
 QUICK = ["--quick", "--check", "--seeds", "1"]
 
 

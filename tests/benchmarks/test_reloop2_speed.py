@@ -6,8 +6,6 @@ import pytest
 
 from lightning_adapt.reloop2.memory import ErrorMemory
 
-pytestmark = pytest.mark.timed
-
 QUICK = ["--quick", "--check", "--seeds", "1"]
 
 

@@ -37,8 +37,9 @@ def table(monkeypatch):
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """Three benchmarks that hold, and a part that is none."""
+def folder(tmp_path, monkeypatch):
+    """Three benchmarks that hold, one of which runs alone, and a part that is none."""
+    monkeypatch.setattr(runner, "ALONE", {"rs2_overhead"})
     made = tmp_path / "scripts"
     made.mkdir()
     (made / "_part.py").write_text("raise SystemExit('a part is no benchmark')")
@@ -161,7 +162,7 @@ def test_it_reads_what_the_harness_prints(script_of, monkeypatch):
 
 def test_the_real_scripts_are_found():
     known = runner.scripts(runner.HERE)
-    assert set(known) > runner.SIDE_BY_SIDE
+    assert set(known) > runner.ALONE
     for path in known.values():
         source = path.read_text()
         assert "verdict(" in source, f"{path.name} claims nothing that the table could show"

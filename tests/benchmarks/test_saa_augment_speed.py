@@ -8,8 +8,6 @@ import types
 import pytest
 import torch
 
-pytestmark = pytest.mark.timed
-
 QUICK = ["--quick", "--check", "--seeds", "1"]
 
 

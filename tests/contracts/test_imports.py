@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
 
 import lightning_adapt
@@ -61,7 +60,6 @@ def test_the_block_would_be_noticed():
     assert blocked("from lightning_adapt import RS2Callback", "lightning").returncode != 0
 
 
-@pytest.mark.timed
 def test_importing_the_package_is_free():
     code = (
         "import sys, time, torch\nbefore = set(sys.modules)\nstart = time.process_time()\nimport lightning_adapt\n"
