@@ -15,7 +15,7 @@ UInt64Array = npt.NDArray[np.uint64]
 
 def mix(value: int) -> int:
     """Return the splitmix64 finaliser of a whole number, in 0..2^64-1."""
-    value = (value + _STEP) & _MASK
+    value = (int(value) + _STEP) & _MASK  # numbers of NumPy overflow
     value = ((value ^ (value >> 30)) * _MULTIPLY[0]) & _MASK
     value = ((value ^ (value >> 27)) * _MULTIPLY[1]) & _MASK
     return value ^ (value >> 31)

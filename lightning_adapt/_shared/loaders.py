@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -117,6 +118,7 @@ def inspect_loader(loader: Any, method: str, *, advice: Advice) -> LoaderParts:
         remedy = "give it a data set with __getitem__ and __len__; a stream has no rows to choose from"
         conflict(method, "a loader over a map-style data set", f"a stream ({type(loader.dataset).__name__})", remedy)
     own_iteration = type(loader).__iter__ not in (DataLoader.__iter__, ResumableLoader.__iter__)
+    own_iteration |= any("_get_iterator" in vars(kind) for kind in _kinds_before_dataloader(loader))
     if own_iteration and not type(loader).__module__.startswith("torchdata"):
         remedy = "use a plain DataLoader" + advice.iteration.format(kind=type(loader).__name__)
         conflict(method, "a loader that iterates as DataLoader does", f"{type(loader).__name__}.__iter__", remedy)
@@ -127,6 +129,11 @@ def inspect_loader(loader: Any, method: str, *, advice: Advice) -> LoaderParts:
     sampler = loader.sampler if batch_sampler is None else batch_sampler.sampler
     batch_size = 1 if batch_sampler is None else batch_sampler.batch_size
     return LoaderParts(_source(sampler, loader.dataset, method, advice), batch_size)
+
+
+def _kinds_before_dataloader(loader: DataLoader[Any]) -> Iterable[type]:
+    """Return the classes of a loader that could change what DataLoader does; its `__iter__` calls `_get_iterator`."""
+    return itertools.takewhile(lambda kind: kind is not DataLoader, type(loader).__mro__)
 
 
 def _source(sampler: Any, dataset: Any, method: str, advice: Advice) -> Any:

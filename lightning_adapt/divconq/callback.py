@@ -267,6 +267,11 @@ class DiversitySelectionCallback(Callback):
         return with_version(NO_STATE if self._run is None else self._run.state_dict(), STATE_VERSION)
 
     @override
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn != "fit":  # a test needs nothing of this, and leaves what training knows
+            checkpoint["callbacks"].pop(self.state_key, None)
+
+    @override
     @reading_state(NAME)
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         read_version(state_dict, STATE_VERSION, NAME)

@@ -17,7 +17,7 @@ from lightning_adapt.reloop2.experts.settings import AdaptiveSettings, parts_of_
 from lightning_adapt.reloop2.experts.signals import SignalBank
 from lightning_adapt.reloop2.functional import Kind, full_precision
 from lightning_adapt.reloop2.memory_file import FileMixin
-from lightning_adapt.reloop2.stores.inputs import check_values
+from lightning_adapt.reloop2.stores.inputs import check_values, moved
 
 __all__ = ["AdaptiveErrorMemory"]
 
@@ -107,12 +107,13 @@ class AdaptiveErrorMemory(FileMixin):
         Returns:
             Shape (B, m), float32: what is known of the rows, and last the prediction to serve.
         """
+        keys, asked, base = self._here(keys), base, self._here(base)
         bank = self._bank(keys)
         base = check_values("base", base, bank.layout.n_rows(keys), binary=self.settings.task == "binary")
         with full_precision(base.device):
             known = bank.read(keys)
             served = self.combiner.serve(bank.features(known, self._start(base)), bank.errors(known), base)
-            return torch.cat([known, served.float()[:, None]], 1)
+            return torch.cat([known, served.float()[:, None]], 1).to(asked.device)
 
     def correct(self, output: Tensor, signals: Tensor, kind: Kind = "probability") -> Tensor:
         """Return the compensated output.
@@ -150,6 +151,7 @@ class AdaptiveErrorMemory(FileMixin):
             base: What the base model gave when these rows were served, uncompensated. Shape (B,).
             signals: What `signals` returned then; None: taken now.
         """
+        keys, labels, base, signals = map(self._here, (keys, labels, base, signals))
         bank = self._bank(keys)
         labels, base = (
             check_values(name, values, bank.layout.n_rows(keys), binary=self.settings.task == "binary")
@@ -174,11 +176,15 @@ class AdaptiveErrorMemory(FileMixin):
         Args:
             keys: Id fields and key spaces of rows.
         """
+        keys = self._here(keys)
         bank = self._bank(keys)
         for name, memory in zip(bank.layout.keys, bank.memories, strict=True):
             memory.calibrate(keys[name])  # type: ignore[operator]
 
     # -- parts --------------------------------------------------------------------------------------------------------
+    def _here(self, given: Any) -> Any:
+        return moved(given, self.rows_written.device)
+
     def _bank(self, keys: Mapping[str, Tensor]) -> SignalBank:
         if self.bank is None:
             self.build(layout_of(keys, self.settings.experts))

@@ -122,6 +122,7 @@ class ErrorMemoryCallback(StageHooks, Callback):
         self._metrics: StageMetrics | None = None
         self._compensator: Compensator | None = None
         self._writes = self._in_fit = self._warned = False
+        self._other_keys = False  # whether the memory, now empty, is whitened by the keys of other weights
 
     # -- stages -------------------------------------------------------------------------------------------------------
     @override
@@ -182,6 +183,7 @@ class ErrorMemoryCallback(StageHooks, Callback):
                     "errors belong to another model. It begins anew; reset_on='never' keeps it.",
                     category=UserWarning,
                 )
+                self._other_keys = True
             self.memory.reset()
         self.weights = weights
 
@@ -239,6 +241,9 @@ class ErrorMemoryCallback(StageHooks, Callback):
             memory = self._compensator.memory
             if self._in_fit and not memory.is_calibrated:
                 memory.calibrate(rows.keys)  # type: ignore[arg-type]
+            if self._other_keys and not self._in_fit:
+                memory.calibrate(rows.keys)  # type: ignore[arg-type]
+                self._other_keys = False
             self._queue.add(memory, rows)
 
     def _warn_once_of_no_pass(self) -> None:
@@ -297,6 +302,7 @@ class ErrorMemoryCallback(StageHooks, Callback):
                 category=UserWarning,
             )
         self.weights = state_dict["weights"]
+        self._other_keys = state_dict["memory"] is None and bool(self.memory.n_written)
         if state_dict["memory"] is None:
             self.memory.reset()
         else:

@@ -231,7 +231,7 @@ def _length(state: list[Tensor]) -> int:
 
 def _joined(state: list[Tensor] | Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
     parts = [state] if isinstance(state, Tensor) else state  # one tensor once it was gathered
-    return torch.cat([part.to(device, dtype) for part in parts]) if parts else torch.empty(0, dtype=dtype)
+    return torch.cat([torch.empty(0, dtype=dtype, device=device), *(part.to(device, dtype) for part in parts)])
 
 
 def _in_order(rows: dict[str, Tensor]) -> dict[str, Tensor]:

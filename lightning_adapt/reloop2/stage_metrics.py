@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanSquaredError
 
+from lightning_adapt._shared.checks import problem
 from lightning_adapt.reloop2.compensator import Memory, Served
 from lightning_adapt.reloop2.metrics import PrequentialMetrics
 
@@ -39,8 +40,15 @@ class StageMetrics:
             served: What was served.
             labels: Shape (B,).
             ids: Ids of the rows that grow with time, shape (B,); None: the order of arrival.
+
+        Raises:
+            ValueError: If labels of clicks are neither 0 nor 1.
         """
         self._used = True
+        if self.clicks is not None and bool(((labels != 0) & (labels != 1)).any()):
+            soft = labels[(labels != 0) & (labels != 1)][0].item()
+            remedy = "Pass log_base=False: the memory takes labels between 0 and 1, AUC and calibration do not."
+            raise ValueError(problem("label_fn", "a function that returns 0 or 1 where log_base=True", soft, remedy))
         if self.clicks is not None:
             self.clicks.update(served.served, labels, base=served.base, index=ids)
         else:

@@ -274,15 +274,19 @@ class RS2Callback(Callback):
             self._feed.flush(trainer)
             self._feed.check_any()
         if self.sampler is not None and self._whole_rounds:
-            coverage = self.sampler.coverage(trainer.current_epoch + 1)
-            pl_module.log("rs2/coverage", coverage, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+            name, coverage = self._name(trainer, "coverage"), self.sampler.coverage(trainer.current_epoch + 1)
+            pl_module.log(name, coverage, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.sampler is not None and self.log_figure and trainer.is_global_zero and not compat.is_dev_run(trainer):
             guided, rounds = self._feed is not None, max(trainer.current_epoch, 1)
             figure = loss_figure(self.sampler) if guided else coverage_figure(self.sampler, rounds)
-            log_figure(trainer, "rs2/losses" if guided else "rs2/coverage", figure, step=trainer.global_step)
+            log_figure(trainer, self._name(trainer, "losses" if guided else "coverage"), figure, trainer.global_step)
+
+    def _name(self, trainer: Trainer, what: str) -> str:
+        alone = sum(isinstance(each, RS2Callback) for each in trainer.callbacks) == 1  # type: ignore[attr-defined]
+        return f"rs2/{what}" if alone else f"rs2/{what}/{self.loader}"
 
     # -- resume ---------------------------------------------------------------------------------------------------
     @override

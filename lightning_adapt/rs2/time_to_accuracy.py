@@ -112,10 +112,13 @@ class TimeToAccuracy(Callback):
         self._fitting = self._fitted = False  # whether it measures now, and whether it ever did
         self._stage: str | None = None
 
-    def _begin(self) -> None:
+    def _begin(self, since_last_run: float = 0.0) -> None:
+        """Begin anew; seconds of `selecting` between two runs belong to the second."""
         self.curve: list[Point] = []
         self.seconds_to: dict[float, Reached | None] = first_reached([], self.targets, self.mode)
         self._watch = Stopwatch(self._selection_seconds)
+        self._watch.seconds["selection"] += since_last_run
+        self._counted = 0.0  # of the selection, when the last run ended
         self._source: Literal["validation", "train"] | None = None  # who logs the metric; None: not known yet
         self._undecided: list[Point] = []  # read from training before it was known whether validation logs it, too
 
@@ -150,7 +153,7 @@ class TimeToAccuracy(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._stage = stage
         if stage == "fit" and self._fitted and trainer.global_step == 0:  # another run; a checkpoint comes after this
-            self._begin()
+            self._begin(self.seconds["selection"] - self._counted)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -164,6 +167,7 @@ class TimeToAccuracy(Callback):
     def _stop(self) -> None:
         if self._fitting:
             self._watch.stop()
+            self._counted = self.seconds["selection"]
         self._fitting = False
 
     @override

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
@@ -54,6 +55,10 @@ class RoundValidation:
         if not self.every:
             return
         compat.thin_out_validation(trainer, self.owner, self.every)
+        if math.isinf(trainer.num_training_batches):  # a stream beside the rounds: nobody knows when its epoch ends
+            if trainer.current_epoch + 1 == trainer.max_epochs:
+                compat.validate_in_this_epoch(trainer)
+            return
         batches = int(trainer.num_training_batches)
         steps, steps_done = -(-batches // trainer.accumulate_grad_batches), done // trainer.accumulate_grad_batches
         if not trainer.lightning_module.automatic_optimization and trainer.fit_loop.total_batch_idx >= 0:

@@ -272,6 +272,11 @@ class SampleAdaptiveAugmentation(InStep, Callback):
             checkpoint["callbacks"][self.state_key] = self.state_dict()
 
     @override
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn != "fit" and self.selection is not None:  # a test leaves what training knows
+            checkpoint["callbacks"].pop(self.state_key, None)
+
+    @override
     @reading_state("SampleAdaptiveAugmentation")
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         read_version(state_dict, STATE_VERSION, "SampleAdaptiveAugmentation")

@@ -122,6 +122,15 @@ def test_a_stream_beside_it_has_no_length_to_compare():
     assert isinstance(replaced["a"], ResumableLoader)
 
 
+def test_a_loader_that_changes_what_it_loads_is_refused():
+    class Filters(DataLoader):
+        def _get_iterator(self):
+            return map(torch.neg, super()._get_iterator())
+
+    with pytest.raises(LoaderConflictError, match="a loader that iterates as DataLoader does"):
+        inspect_loader(Filters(Rows(80)), "Other", advice=Advice())
+
+
 @pytest.mark.parametrize("key", ["a", 0])
 def test_a_needless_key_is_refused(key):
     with pytest.raises(

@@ -237,3 +237,17 @@ def test_round_files_of_a_resumed_run_are_the_same_bytes(whole, tmp_path):
     run(tmp_path, out_dir=tmp_path / "resumed", ckpt=folder / "validation-0.ckpt")
     for path in (tmp_path / "straight").iterdir():
         assert path.read_bytes() == (tmp_path / "resumed" / path.name).read_bytes(), path.name
+
+
+def test_a_test_of_an_older_checkpoint_leaves_what_training_knows(tmp_path):
+    class Tested(Asks):
+        def test_step(self, batch, batch_idx):
+            self.log("test_rows", float(len(batch)))
+
+    callback = selection(rounds=3, round_init="restart")
+    runner = trainer(tmp_path, [callback, *checkpoints(tmp_path)], max_epochs=3, enable_checkpointing=True)
+    runner.fit(Tested(), row_loader(), row_loader(shuffle=False, n=8))
+    known = str(callback.state_dict())
+    rows = row_loader(shuffle=False, n=8)
+    runner.test(ckpt_path=tmp_path / "end-0.ckpt", dataloaders=rows, verbose=False, weights_only=True)
+    assert str(callback.state_dict()) == known

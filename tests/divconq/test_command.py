@@ -291,3 +291,12 @@ def test_one_row_and_all_rows(pool):
     clean = write_pool(pool.with_name("clean.jsonl"), rows()[:-2])
     assert select(clean, "all.jsonl", "1.0", "--no-report") == 0
     assert Path("all.jsonl").read_bytes() == clean.read_bytes()
+
+
+def test_numbers_of_numpy_are_written_as_numbers(pool, tmp_path):
+    settings = {"k": np.int64(3), "tau": np.float32(1), "seed": np.int64(4)}
+    file_selection.select_file(pool, np.int64(9), tmp_path / "a.jsonl", report=False, **settings)
+    file_selection.select_file(pool, 9, tmp_path / "b.jsonl", report=False, k=3, tau=1.0, seed=4)
+    one, two = (json.loads((tmp_path / f"{name}.indices.json").read_text()) for name in "ab")
+    assert one["settings"] == two["settings"]
+    assert one["rows"] == two["rows"]

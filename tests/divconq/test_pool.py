@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, SubsetRandomSampler
 
 from lightning_adapt.divconq.callback import DiversitySelectionCallback
+from lightning_adapt.divconq.embed import transformer
 from lightning_adapt.divconq.embed.embedders import PrecomputedEmbedder
 from lightning_adapt.divconq.embed.tfidf import TfidfEmbedder
 from lightning_adapt.divconq.scoring.scorers import EmbeddingRelevanceScorer
@@ -18,6 +19,7 @@ from lightning_adapt.divconq.training import pool_texts
 from lightning_adapt.divconq.training.options import scorer_for
 from lightning_adapt.divconq.training.pool import TrainingPool
 from tests.divconq.rounds_parts import N, Texts, fit, row_loader, selection
+from tests.divconq.test_callback_text import Speaks
 
 
 class Counted(Texts):
@@ -73,3 +75,25 @@ def test_the_scorer_keeps_its_settings_when_it_gets_the_embedder():
     found = scorer_for(mine, embedder, 3)
     assert (found.embedder, found.truncate, found.generation) == (embedder, False, {"max_new_tokens": 3})
     assert mine.embedder is None
+
+
+def test_an_embedder_of_the_scorer_is_fitted_by_each_run_on_its_pool(tmp_path):
+    mine = EmbeddingRelevanceScorer(TfidfEmbedder(8))
+    for _ in range(2):
+        callback = DiversitySelectionCallback(
+            16, "km_random", rounds=2, k=2, engine="torch", embedder=TfidfEmbedder(4), scorer=mine
+        )
+        fit(tmp_path, [callback], Speaks(), DataLoader(Texts(), 4), max_epochs=2)
+        assert callback.selection.scores.isfinite().sum() == 8
+        assert not mine.embedder.is_fitted
+    fitted = EmbeddingRelevanceScorer(TfidfEmbedder(8))
+    fitted.embedder.fit(["one text", "another text"])
+    assert scorer_for(fitted, None, 2).embedder is fitted.embedder
+
+
+def test_an_embedder_of_the_scorer_may_be_a_name_and_no_array(monkeypatch):
+    monkeypatch.setattr(transformer, "load_text_model", lambda *given: pytest.fail(f"asked for {given[0]}"))
+    with pytest.raises(pytest.fail.Exception, match="asked for some/model"):
+        EmbeddingRelevanceScorer("some/model")
+    with pytest.raises(ValueError, match="`embedder` must be one that can embed new texts"):
+        EmbeddingRelevanceScorer(np.eye(3, dtype=np.float32))

@@ -58,3 +58,11 @@ def test_padding_puts_the_gaps_where_they_belong():
 def test_a_template_is_filled_in_one_pass():
     text = fill("{response}: {prompt} {other} {response}", prompt="{response} {prompt}", response="{prompt}")
     assert text == "{prompt}: {response} {prompt} {other} {prompt}"
+
+
+def test_an_answer_without_a_question_asks_with_no_token(tiny):
+    model, tokenizer = tiny
+    alone = (Turn("assistant", "sugar"),)
+    assert prompt_ids(tokenizer, alone, 100) == []
+    answers = generate_with_model(model, tokenizer, [alone, CONVERSATIONS[0]], max_new_tokens=3)
+    assert answers[1] == generate_with_model(model, tokenizer, [CONVERSATIONS[0]], max_new_tokens=3)[0]

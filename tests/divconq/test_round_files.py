@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -118,3 +119,8 @@ def test_a_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(imports.EXTRAS["llm"], "datasets", missing)
     with pytest.raises(ModuleNotFoundError, match=r"out_dir.*lightning-adapt\[llm\]"):
         round_files.require_parquet("DiversitySelectionCallback(out_dir=...)")
+
+
+def test_numbers_of_numpy_are_written_as_numbers(tmp_path):
+    write_round(tmp_path, summary(settings={"budget": np.int64(103), "tau": np.float32(0.5)}), table())
+    assert read_round(tmp_path, 0).summary["settings"] == {"budget": 103, "tau": 0.5}

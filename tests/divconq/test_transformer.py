@@ -238,3 +238,15 @@ def test_minilm_equals_sentence_transformers():
     assert (embedder.max_length, embedder.describe()["pooling"]) == (256, "mean")
     np.testing.assert_allclose(embedder.encode(texts), model.encode(texts), atol=1e-5)
     np.testing.assert_allclose(TransformerEmbedder(model).encode(texts), embedder.encode(texts), atol=1e-5)
+
+
+def test_a_model_by_name_goes_to_its_device_when_it_is_used(tiny, tmp_path):
+    """A process that has touched a GPU cannot be forked, and the rank of a run is known later."""
+    model, tokenizer = tiny
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    embedder = TransformerEmbedder(str(tmp_path), device="meta")
+    assert {value.device.type for value in embedder._model.module.parameters()} == {"cpu"}
+    with pytest.raises((RuntimeError, NotImplementedError)):  # no numbers come from there
+        embedder.encode(["w1"])
+    assert {value.device.type for value in embedder._model.module.parameters()} == {"meta"}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
 
 from lightning_adapt.lina_speech.data.audio import AudioError, load_audio, read_audio, trim_silence
 from lightning_adapt.lina_speech.data.code_cache import audio_key
+from lightning_adapt.lina_speech.data.sources import Source
 from tests.lina_speech.data_parts import RATE, tone, write_wav
 
 
@@ -34,6 +37,21 @@ def test_channels_are_mixed_down(tmp_path):
     for given in (np.stack([left, right]), np.stack([left, right], axis=1)):
         assert np.allclose(load_audio(given, 8000, source_rate_hz=8000), expected, atol=1e-7)
     assert read_audio(path)[0].shape == (2, 1600)
+
+
+def test_names_that_are_not_utf8_are_read(tmp_path):
+    known = write_wav(tmp_path / "a.wav", sine(0.1, 8000), 8000)
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")
+    os.rename(known, odd)  # noqa: PTH104  # a Path writes such names, too, but less plainly
+    assert load_audio(odd, 8000).shape == (800,)
+
+
+@pytest.mark.parametrize("name", ["a\0.wav", "\ud83d.wav"])
+def test_names_that_no_file_can_have_are_left_out(name):
+    source = Source([{"audio": name, "text": "words"}], "data")
+    assert source.identity == Source([{"audio": name, "text": "words"}], "data").identity
+    with pytest.raises(AudioError, match="file not found"):
+        load_audio(name, 8000)
 
 
 @pytest.mark.parametrize(("before", "after"), [(16000, 8000), (8000, 22050), (44100, 16000)])

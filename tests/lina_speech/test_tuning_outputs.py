@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 
 from lightning_adapt._shared.fingerprint import weights_fingerprint
@@ -53,6 +54,31 @@ def test_several_voices_become_files_of_a_folder(tmp_path):
     assert sorted(path.name for path in (tmp_path / "voices").iterdir()) == ["ada.safetensors", "bo.safetensors"]
     for name, voice in callback.voices.items():
         assert same(dict(Voice.load(tmp_path / "voices" / f"{name}.safetensors").tensors), dict(voice.tensors))
+
+
+def test_a_voice_that_ends_in_nan_does_not_take_the_others_with_it(tmp_path):
+    class Breaks(Callback):
+        def on_train_epoch_end(self, trainer, pl_module) -> None:
+            for value in pl_module.tuned_initial_states.parameters():
+                value.data[1] = math.nan
+
+    callback = tuning(["ada", "bo"], out=tmp_path / "voices")
+    rows = ChainData(n=32, styles=(0, 1)).train_dataloader()  # nothing is held out
+    with pytest.raises(ValueError, match=r"Voice 'bo': .* Tuning that ended in NaN gives no voice"):
+        trainer(tmp_path, [callback, Breaks()], max_epochs=1).fit(base(), rows)
+    assert list(callback.voices) == ["ada"]
+    assert [path.name for path in (tmp_path / "voices").iterdir()] == ["ada.safetensors"]
+
+
+def test_a_voice_is_saved_and_loaded_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    callback = tuning("ada", out="~/ada.safetensors")
+    fit(tmp_path, callback, base(), max_epochs=1)
+    assert (tmp_path / "home" / "ada.safetensors").is_file()
+    assert Voice.load("~/ada.safetensors").name == "ada"
+    callback.tuned.save("~/again.safetensors")
+    assert (tmp_path / "home" / "again.safetensors").is_file()
 
 
 def test_a_trial_run_writes_nothing(tmp_path):

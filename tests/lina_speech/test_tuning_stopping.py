@@ -10,6 +10,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
 from torch.utils.data import DataLoader
 
+from lightning_adapt.lina_speech.tuning.best_states import BestStates
 from tests.foreign import trainer
 from tests.foreign_gla import ChainData, Chains, ForeignGLA
 from tests.lina_speech.tuning_parts import base, fit, loss_of, tuning
@@ -204,6 +205,16 @@ def test_states_that_end_in_nan_give_the_best_before(tmp_path):
     assert callback.tuned.held_out["tuned"] < callback.tuned.held_out["untuned"]
     with pytest.raises(ValueError, match="Tuning that ended in NaN gives no voice"):
         trainer(tmp_path, [tuning(), Breaks()], max_epochs=4).fit(base(), ChainData(n=32).train_dataloader())
+
+
+def test_validations_between_two_steps_do_not_cost_patience():
+    best = BestStates(1)
+    best.begin([1.0])
+    for step in (0, 0, 1, 1, 1, 2):
+        best.offer(step, [2.0], lambda number: {})
+    assert best.waited == 2
+    best.offer(3, [0.5], lambda number: {})
+    assert best.waited == 0
 
 
 def test_the_ratio_is_on_the_progress_bar(tmp_path):

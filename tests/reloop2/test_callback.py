@@ -212,6 +212,36 @@ def test_changed_weights_reset_the_memory(tmp_path):
     assert kept.memory.n_written == 32
 
 
+def test_a_memory_that_begins_anew_is_whitened_by_the_keys_of_the_new_weights(tmp_path):
+    def fresh(module):
+        callback = ErrorMemoryCallback(knn(whiten=True))
+        trainer(tmp_path, [callback]).test(module, click_stream(32, 64), verbose=False)
+        return callback
+
+    module = ForeignClicks()
+    callback = fresh(module)
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.mul_(3.0)
+    with pytest.warns(UserWarning, match="the weights have changed since the memory was written"):
+        trainer(tmp_path, [callback]).test(module, click_stream(32, 64), verbose=False)
+    expected = fresh(module).memory.state_dict()
+    for name, value in callback.memory.state_dict().items():
+        same = torch.equal(value, expected[name]) if isinstance(value, torch.Tensor) else value == expected[name]
+        assert same, name
+
+
+def test_soft_labels_need_no_metrics(tmp_path):
+    def halves(batch):
+        return torch.full((len(batch["label"]),), 0.75)
+
+    with pytest.raises(
+        ValueError, match=r"`label_fn` must be a function that returns 0 or 1 where log_base=True.*0\.75"
+    ):
+        run(tmp_path, knn(), label_fn=halves)
+    assert run(tmp_path, knn(), label_fn=halves, log_base=False)[1].memory.n_written == 64
+
+
 def test_a_memory_that_was_loaded_from_a_file_is_kept(tmp_path):
     callback, module = ErrorMemoryCallback(knn()), ForeignClicks()
     trainer(tmp_path, [callback]).test(module, click_stream(8, 64), verbose=False)

@@ -192,6 +192,39 @@ def test_a_stream_beside_the_sampled_loader():
     assert module.rounds == planned(0.25, 4)
 
 
+def test_a_stream_that_decides_about_the_length_of_an_epoch():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield from torch.zeros(20, 1)
+
+    class Both(Module):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch["a"], batch_idx) if batch["a"] is not None else None
+
+    loaders = CombinedLoader({"a": row_loader(), "b": DataLoader(Stream(), batch_size=4)}, "max_size")
+    _, module = fit(RS2Callback(0.25, loader="a"), module=Both(), train=loaders)
+    assert module.rounds == planned(0.25, 4)
+    assert module.validated_after == [3]
+
+
+def test_the_coverages_of_two_loaders_are_told_apart():
+    class Logged(Notes):
+        def on_train_end(self, trainer, pl_module):
+            self.found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    class Both(Module):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch["a"], batch_idx)
+
+    notes = Logged()
+    both = [RS2Callback(0.25, loader="a"), RS2Callback(0.5, loader="b")]
+    fit(*both, notes, module=Both(), train={"a": row_loader(), "b": row_loader(40)}, max_epochs=1)
+    assert {name: value for name, value in notes.found.items() if "coverage" in name} == {
+        "rs2/coverage/a": 0.25,
+        "rs2/coverage/b": 0.5,
+    }
+
+
 def test_log_of_the_coverage():
     notes = Notes()
     fit(RS2Callback(0.25), notes, max_epochs=3)

@@ -420,6 +420,16 @@ def test_another_run_with_the_same_callback_begins_anew(clock):
     assert tta.seconds_to[0.5]["step"] == 8
 
 
+def test_choosing_between_two_runs_counts_in_the_second(clock):
+    tta = TimeToAccuracy("val_accuracy", 0.5)
+    for took in (3, 5):
+        with tta.selecting():
+            clock.now += took
+        clock.now += 100
+        fit(Timed(clock, [0.6]), tta)
+        assert tta.seconds["selection"] == took
+
+
 def test_the_same_run_with_more_epochs_goes_on(clock):
     tta, module = TimeToAccuracy("val_accuracy", 0.9), Timed(clock, [0.25, 0.5, 0.9])
     runner = fit(module, tta, max_epochs=2)

@@ -521,3 +521,18 @@ def test_no_warm_up_needs_no_length(tmp_path):
     saa.warmup = 0.0
     fit(saa, tmp_path, max_epochs=-1, max_time={"seconds": 1})
     assert saa.curve
+
+
+def test_a_test_of_an_older_checkpoint_leaves_what_training_knows(tmp_path):
+    class Tested(ByHand):
+        def test_step(self, batch, batch_idx):
+            self.log("test_mean", batch[0].float().mean())
+
+    saa = selection()
+    saves = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
+    runner = trainer(tmp_path, [saa, saves], max_epochs=4)
+    runner.fit(Tested(saa), own_loader())
+    known = str(saa.state_dict())
+    rows = DataLoader(own_loader().dataset, 8)
+    runner.test(ckpt_path=tmp_path / "epoch=0.ckpt", dataloaders=rows, verbose=False, weights_only=True)
+    assert str(saa.state_dict()) == known

@@ -13,9 +13,18 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import BatchSizeFinder
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
-from lightning_adapt import RS2Callback, RS2DataModule, SAADataModule, SampleAdaptiveAugmentation
+from lightning_adapt import (
+    FixMatchModule,
+    FlexMatchModule,
+    RS2Callback,
+    RS2DataModule,
+    SAADataModule,
+    SampleAdaptiveAugmentation,
+)
+from lightning_adapt.saa.data.images import to_uint8
 from lightning_adapt.saa.data.sampler import DrawnRow
 from tests.foreign import trainer
 from tests.foreign_images import ForeignFixMatch, images
@@ -253,6 +262,54 @@ def test_own_transforms_give_the_same_views_in_workers_and_here(tmp_path):
     assert same(here, fit(own_transforms(2), tmp_path).batches)
     strong = torch.cat([batch["unlabeled"]["strong"] for batch in here])
     assert len({view.sum().item() for view in strong}) == len(strong), "random numbers of their own"
+
+
+@pytest.mark.parametrize("kind", [FixMatchModule, FlexMatchModule])
+def test_a_backbone_by_name_trains_on_own_transforms(kind, tmp_path):
+    """What the transforms make of an image is not known beforehand."""
+    module = kind("cnn", n_classes=10, channels=1)
+    assert own_transforms(0).channels == 0
+    fit(own_transforms(0), tmp_path, module=module, max_epochs=1)
+    assert module.trainer.global_step == 4
+
+
+def test_labels_are_those_that_batches_hold():
+    """`targets` of torchvision's data sets are from before `target_transform`."""
+
+    class Letters(TensorDataset):
+        targets = torch.arange(40) % 4 + 1
+        target_transform = staticmethod(lambda label: label - 1)
+
+        def __getitem__(self, row):
+            return self.tensors[0][row], self.target_transform(int(self.targets[row]))
+
+    letters = Letters(torch.zeros(40, 1, 8, 8, dtype=torch.uint8))
+    for dataset in (letters, Subset(letters, range(40)), ConcatDataset([Subset(letters, range(40))])):
+        made = SAADataModule(dataset, None, images(16), n_labels=4)
+        made.setup()
+        assert made.n_classes == 4
+
+
+def test_what_stands_in_the_place_of_a_label_does_not_matter_where_labels_are_not_used():
+    class Named(Dataset):
+        def __len__(self):
+            return 12
+
+        def __getitem__(self, row):
+            return torch.zeros(1, 8, 8, dtype=torch.uint8), f"{row}.png"
+
+    made = SAADataModule(images(), Named(), images(16), batch_size=4)
+    made.setup()
+    assert set(next(iter(made.train_dataloader().iterables["unlabeled"]))["label"].tolist()) == {-1}
+    with pytest.raises(TypeError, match=r"`label` must be a whole number, but got '0\.png'"):
+        SAADataModule(Named(), images(), images(16)).n_classes  # noqa: B018
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_pictures_of_more_than_8_bits_are_refused_and_not_cut_off(mode):
+    picture = Image.new(mode, (8, 8), 1000)
+    with pytest.raises(TypeError, match=f"`image` must be of a mode of 8 bits a channel, but got '{mode}'"):
+        to_uint8(picture)
 
 
 def test_own_transforms_leave_the_global_random_numbers_alone():

@@ -65,6 +65,11 @@ class TfidfEmbedder:
         self._idf: FloatArray | None = None
         self._documents = ""  # digest of what it was fitted on
 
+    @property
+    def is_fitted(self) -> bool:
+        """Whether `fit` has been called."""
+        return self._directions is not None
+
     def fit(self, documents: Sequence[str]) -> None:
         """Count document frequencies, and fit the SVD on a sample.
 

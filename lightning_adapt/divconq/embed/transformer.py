@@ -74,8 +74,7 @@ class TransformerEmbedder:
         self.prefix = prefix
         self._model = load_text_model(model, tokenizer, pooling, revision)
         self._own = isinstance(model, (str, Path))
-        if self._own:
-            self._model.module.to(device or default_device())
+        self._device = device
         self.max_length = min(length, self._model.max_length or length)
         self._head, self._tail = self._special_tokens()
         if self.max_length <= len(self._head) + len(self._tail):
@@ -102,6 +101,8 @@ class TransformerEmbedder:
         Raises:
             ValueError: If the model gives NaN or infinite numbers; names the rows.
         """
+        if self._own:  # not before: a process that has touched a GPU cannot be forked, and its rank is known later
+            self._model.module.to(self._device or default_device())
         starts = range(0, len(texts), _WINDOW)
         with evaluating(self._model.module):
             parts = [

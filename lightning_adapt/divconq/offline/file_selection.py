@@ -17,6 +17,7 @@ from lightning_adapt._shared.checks import check_choice, problem
 from lightning_adapt._shared.files import existing_folder
 from lightning_adapt._shared.imports import require
 from lightning_adapt._shared.kmeans import Engine
+from lightning_adapt._shared.state import to_plain
 from lightning_adapt.divconq.choosing.arguments import Dedup, Method, Quota, check_selection_arguments
 from lightning_adapt.divconq.choosing.budgets import check_budget, resolve_budget
 from lightning_adapt.divconq.choosing.candidates import check_quality
@@ -122,7 +123,7 @@ def select_file(
         facts = {"name": source_path.name, "kind": source.kind, "format": format or source.format}
         about = {**facts, "rows": len(source), "fingerprint": pool.fingerprint}
         described = None if maker is None else maker.describe()
-        kept = record(results, about, {"budget": budget, **asdict(settings)}, embedder=described)
+        kept = record(results, about, to_plain({"budget": budget, **asdict(settings)}), embedder=described)
         page = _page(source_path.name, pool, rows, selection, results, vectors) if report else None
         write_outputs(outputs, source, results.rows.numpy(), kept, page)
     return FileSelection(results, outputs.data, outputs.indices, outputs.report, clock.seconds, peak_mib())

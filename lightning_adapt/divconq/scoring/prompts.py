@@ -61,7 +61,7 @@ def prompt_ids(tokenizer: Any, conversation: Conversation, max_length: int) -> l
         max_length: Most tokens; more are cut from the left, the beginning-of-text token excepted.
 
     Returns:
-        The ids, ending with the opening of an assistant turn.
+        The ids, ending with the opening of an assistant turn; none where the answer is the first turn.
 
     Raises:
         ValueError: If the tokenizer has no chat template, or the template refuses the conversation.
@@ -69,7 +69,8 @@ def prompt_ids(tokenizer: Any, conversation: Conversation, max_length: int) -> l
     if isinstance(conversation, TokenisedConversation):
         ids = conversation.prompt_ids
     else:
-        ids = render(tokenizer, split_answer(conversation)[0], tokenize=True, add_generation_prompt=True)
+        asked = split_answer(conversation)[0]  # templates refuse no turn at all: nothing was asked, nothing is rendered
+        ids = render(tokenizer, asked, tokenize=True, add_generation_prompt=True) if asked else []
     return cut_left([int(token) for token in ids], max_length, tokenizer.bos_token_id)
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from lightning_adapt._shared.checks import check_flag, problem
+from lightning_adapt.divconq.embed.embedders import PrecomputedEmbedder, as_embedder
 from lightning_adapt.divconq.scoring.examples import Examples
 from lightning_adapt.divconq.scoring.judges import JudgeScorer, RewardScorer
 from lightning_adapt.divconq.scoring.likelihood import PerplexityScorer
@@ -102,10 +103,15 @@ class EmbeddingRelevanceScorer:
     Cost: one generation and three embeddings per scored example; with `TfidfEmbedder` only the generation counts.
 
     Args:
-        embedder: What turns text into vectors; None to be set by the callback to its own one. Unlike a precomputed
-            array it must be able to embed new texts.
+        embedder: What turns text into vectors: an object with `encode`, or a model's name or folder for
+            `TransformerEmbedder`; None to be set by the callback to its own one. One that was not fitted is fitted by
+            each run, on its pool. Unlike a precomputed array it must be able to embed new texts.
         truncate: Whether the pool's answer is first cut to the length of the generated one.
         generation: Options of generation, such as {"max_new_tokens": 128}; see `generate_with_model`.
+
+    Raises:
+        TypeError: If `embedder` is no embedder.
+        ValueError: If it is precomputed.
     """
 
     needs_generation = True
@@ -114,7 +120,11 @@ class EmbeddingRelevanceScorer:
         self, embedder: Any = None, *, truncate: bool = True, generation: dict[str, Any] | None = None
     ) -> None:
         self.generation = dict(generation or {})
-        self.embedder = embedder
+        bare = embedder is None or (hasattr(embedder, "encode") and not isinstance(embedder, str))
+        self.embedder = embedder if bare else as_embedder(embedder)
+        if isinstance(self.embedder, PrecomputedEmbedder):
+            remedy = "Pass TfidfEmbedder(), or the name of a model."
+            raise ValueError(problem("embedder", "one that can embed new texts", embedder, remedy))
         self.truncate = check_flag("truncate", truncate, "Leave it out for True.")
 
     def with_embedder(self, embedder: Any) -> EmbeddingRelevanceScorer:

@@ -87,7 +87,7 @@ class RunningSelection:
         *,
         quality: Any = None,
         restored: dict[str, Any] | None = None,
-        fit_embedder: bool = False,
+        judge: Any = None,
         want_plane: bool = False,
         cache_dir: Path | None = None,
     ) -> None:
@@ -98,7 +98,7 @@ class RunningSelection:
             quality: The user's `quality`.
             restored: State of the rounds, fingerprint of the pool and what the embedder was, under "rounds",
                 "fingerprint" and "embedder".
-            fit_embedder: Whether the embedder will be asked for more vectors later.
+            judge: The embedder that the scorer will ask for more vectors; that of the pool, or another.
             want_plane: Whether a figure of the vectors will be drawn.
             cache_dir: Where vectors are kept between runs.
 
@@ -109,8 +109,10 @@ class RunningSelection:
         if restored is not None:
             check_pool(restored["fingerprint"], self.fingerprint)
         embeds = self.pool.embedder is not None and (restored is None or want_plane)
-        if embeds or fit_embedder:
-            self.pool.fit(trainer)
+        if embeds or (judge is not None and judge is self.pool.embedder):
+            self.pool.fit(trainer, self.pool.embedder)
+        if judge is not self.pool.embedder and not getattr(judge, "is_fitted", True):
+            self.pool.fit(trainer, judge)
         vectors = self.pool.vectors(trainer, self.text, cache_dir) if embeds else None
         self._describe(trainer, restored)
         if restored is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -197,4 +198,6 @@ def scorer_for(value: Any, embedder: Any, rounds: int) -> Any:
             )
             raise ValueError(problem("scorer", allowed, value, remedy))
         return scorer.with_embedder(embedder)
+    if isinstance(scorer, EmbeddingRelevanceScorer) and not getattr(scorer.embedder, "is_fitted", True):
+        return scorer.with_embedder(deepcopy(scorer.embedder))  # for this run to fit; the user's stays as it is
     return scorer

@@ -147,15 +147,16 @@ class TrainingPool:
         if self.texts is not None:
             self.texts.forget()
 
-    def fit(self, trainer: Any) -> None:
-        """Let the embedder learn from the prompts and responses of the pool.
+    def fit(self, trainer: Any, embedder: Any) -> None:
+        """Let an embedder learn from the prompts and responses of the pool.
 
         Args:
             trainer: The Trainer.
+            embedder: The embedder; None: nothing is learnt.
         """
-        if self.texts is not None and self.embedder is not None:
+        if self.texts is not None and embedder is not None:
             texts = self.texts
-            on_every_rank(trainer, lambda: self.embedder.fit(Documents(texts)))
+            on_every_rank(trainer, lambda: embedder.fit(Documents(texts)))
 
     def vectors(self, trainer: Any, text: TextPart, cache_dir: Path | None) -> FloatArray:
         """Return the vectors of all rows; each rank embeds a part of them.

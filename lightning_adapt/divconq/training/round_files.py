@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from lightning_adapt._shared.checks import problem
@@ -152,8 +153,8 @@ def _check_there(path: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return JSON values: rounded floating-point numbers, None for NaN, lists for tensors."""
-    if isinstance(value, Tensor):
+    """Return JSON values: rounded floating-point numbers, None for NaN, lists for tensors, numbers for NumPy's."""
+    if isinstance(value, (Tensor, np.generic)):
         return _plain(value.tolist())
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}

@@ -129,7 +129,7 @@ class SelectionRun:
             trainer,
             quality=options.quality,
             restored=restored if known else None,
-            fit_embedder=isinstance(self._scorer, EmbeddingRelevanceScorer),
+            judge=self._scorer.embedder if isinstance(self._scorer, EmbeddingRelevanceScorer) else None,
             want_plane=options.log_figure and not compat.is_dev_run(trainer),
             cache_dir=options.cache_dir,
         )

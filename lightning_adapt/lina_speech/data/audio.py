@@ -85,7 +85,8 @@ def read_audio(
     if not os.path.isfile(path):  # noqa: PTH113  # half the time of a Path, for a hundred thousand files
         raise AudioError("file not found", path)
     try:
-        with soundfile.SoundFile(path) as file:
+        # as bytes: it would refuse a name that is not UTF-8
+        with soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else path) as file:
             seconds = file.frames / file.samplerate
             if longest_seconds is not None and seconds > longest_seconds:
                 raise AudioError("too long", f"{seconds:.1f} s")

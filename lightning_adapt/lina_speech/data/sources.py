@@ -122,7 +122,7 @@ def _described(recording: Recording) -> bytes:
         try:
             status = Path(audio).stat()
             audio = [audio, status.st_size, status.st_mtime_ns]
-        except OSError:
+        except (OSError, ValueError):  # no such file, or no name that a file could have
             audio = [audio, None]
     else:
         try:

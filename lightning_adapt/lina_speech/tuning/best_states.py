@@ -27,7 +27,7 @@ class BestStates:
             Empty before the first validation.
         losses: The same of the best values so far.
         values: The best values of each voice; None for the base.
-        waited: Validations since one of the voices got better.
+        waited: Validations with new steps behind them since one of the voices got better.
         curve: [optimizer steps, loss of each voice ...] of every validation.
     """
 
@@ -58,11 +58,12 @@ class BestStates:
         Returns:
             Whether one of the voices got better.
         """
+        moved = step > (self.curve[-1][0] if self.curve else 0)  # under accumulation, validations come between steps
         self.curve.append([float(step), *losses])
         better = [number for number, loss in enumerate(losses) if loss < self.losses[number]]
         for number in better:
             self.losses[number], self.values[number] = losses[number], values(number)
-        self.waited = 0 if better else self.waited + 1
+        self.waited = 0 if better else self.waited + moved
         return bool(better)
 
     def measured(self, number: int) -> bool:

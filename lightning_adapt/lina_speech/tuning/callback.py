@@ -239,13 +239,15 @@ class InitialStateTuning(InEvaluation):
         hold.check_weights()
         run.finish()  # again: nothing may have been trained at all, or a callback have put averages in their place
         run.states.cpu()
-        self._voices = run.voices()
+        self._voices, broken = run.whole_voices()
         if not compat.is_dev_run(trainer):
             for text in run.warnings():
                 rank_zero_warn(text)
-            if trainer.is_global_zero and self.options.out is not None:
-                write_voices(self.options.out, self._voices)
+            if trainer.is_global_zero and self.options.out is not None and self._voices:
+                write_voices(self.options.out, self.options.voices, self._voices)
             rank_zero_info(summary(run, self._voices, trainer.global_step))
+        if broken is not None:  # the others are there, and written
+            raise broken
 
     # -- resume ---------------------------------------------------------------------------------------------------
     @override

@@ -46,18 +46,20 @@ def check_out(out: Path, names: Sequence[str]) -> None:
     raise OSError(problem("out", wanted, str(out), remedy))
 
 
-def write_voices(out: Path, voices: Mapping[str, Voice]) -> None:
+def write_voices(out: Path, names: Sequence[str], voices: Mapping[str, Voice]) -> None:
     """Write the voices of a fit.
 
     Args:
         out: File of the voice, or folder of several, for files NAME.safetensors.
-        voices: By name.
+        names: Names of all that were tuned.
+        voices: Those that came out, by name.
 
     Raises:
         OSError: If one cannot be written; says where the voices still are.
     """
-    for name, file in _files(out, list(voices)).items():
-        _write(name, voices[name], file)
+    for name, file in _files(out, names).items():
+        if name in voices:
+            _write(name, voices[name], file)
 
 
 def _write(name: str, voice: Voice, file: Path) -> None:
@@ -86,7 +88,7 @@ def summary(run: TuningRun, voices: Mapping[str, Voice], steps: int) -> str:
     Returns:
         Held-out losses of each voice, why the fit stopped if tuning stopped it, and what was written.
     """
-    told = [_of_voice(run, number, voice) for number, voice in enumerate(voices.values())]
+    told = [_of_voice(run, run.options.voices.index(name), voice) for name, voice in voices.items()]
     if len(told) > _MOST_NAMES:
         told = [*told[:_MOST_NAMES], f"and {len(told) - _MOST_NAMES} more voices"]
     options = run.options
@@ -94,7 +96,7 @@ def summary(run: TuningRun, voices: Mapping[str, Voice], steps: int) -> str:
         told.append(f"stopped after max_steps={options.max_steps}")
     elif run.out_of_patience:
         told.append(f"stopped at step {steps}, after {run.best.waited} validations without a better one (patience)")
-    if options.out is not None:
+    if options.out is not None and voices:
         told.append(f"written to {options.out}" + ("; no consent is recorded in it" if options.consent is None else ""))
     return f"InitialStateTuning: {'; '.join(told)}."
 

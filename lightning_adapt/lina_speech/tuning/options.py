@@ -207,7 +207,7 @@ def _path(argument: str, value: Any) -> Path | None:
     if value is None:
         return None
     try:
-        path = Path(value)
+        path = Path(value).expanduser()
     except TypeError as error:
         raise TypeError(problem(argument, "a path or None", value, "Pass 'anna.safetensors'.")) from error
     if not str(value).strip():

@@ -146,8 +146,26 @@ class TuningRun:
                 self.states.clear(number)
 
     def voices(self) -> dict[str, Voice]:
-        """Return the voices by name, from the states as they are."""
-        return {name: self._voice(name, number) for number, name in enumerate(self.options.voices)}
+        """Return the voices by name, from the states as they are.
+
+        Raises:
+            ValueError: If the states of one are not finite.
+        """
+        found, broken = self.whole_voices()
+        if broken is not None:
+            raise broken
+        return found
+
+    def whole_voices(self) -> tuple[dict[str, Voice], ValueError | None]:
+        """Return the voices whose states are finite by name, and what is wrong with the first of the others."""
+        found: dict[str, Voice] = {}
+        broken = None
+        for number, name in enumerate(self.options.voices):
+            try:
+                found[name] = self._voice(name, number)
+            except ValueError as error:  # noqa: PERF203  # of each voice by itself
+                broken = broken or ValueError(f"Voice {name!r}: {error}")
+        return found, broken
 
     def _voice(self, name: str, number: int) -> Voice:
         losses = None

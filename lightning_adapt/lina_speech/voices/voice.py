@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
@@ -165,7 +166,8 @@ class Voice:
         """
         require("speech", "A voice file", "safetensors")
         plain = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "tensors"}
-        write_tensor_file(path, FORMAT, self.tensors, {"version": _VERSION, "rank": self.rank, **plain})
+        file = Path(path).expanduser()
+        write_tensor_file(file, FORMAT, self.tensors, {"version": _VERSION, "rank": self.rank, **plain})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Voice:
@@ -183,6 +185,7 @@ class Voice:
             ValueError: If the file is damaged, of something else, of a newer release, or what it holds is no voice.
         """
         require("speech", "A voice file", "safetensors")
+        path = Path(path).expanduser()
         tensors, body = read_tensor_file(path, FORMAT, "voice", foreign="is no voice file of lightning_adapt")
         read_version(body, _VERSION, f"the voice {os.fspath(path)}")
         rank = body.pop("rank", None)

@@ -160,7 +160,7 @@ class CTRModule(LightningModule):
     def _evaluate(self, stage: str, batch: Mapping[str, Tensor], auc: BinaryAUROC) -> None:
         logits, label = self(batch).float(), self._label(batch)
         logloss = F.binary_cross_entropy_with_logits(logits, label)
-        auc.update(logits.sigmoid(), label.long())
+        auc.update(logits.sigmoid(), (label >= 0.5).long())
         rows = {"batch_size": len(label), "on_step": False, "on_epoch": True}
         self.log(f"{stage}_logloss", logloss, sync_dist=True, prog_bar=True, **rows)  # type: ignore[arg-type]
         self.log(f"{stage}_auc", auc, prog_bar=True, **rows)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from lightning_adapt._shared.checks import problem
 
-__all__ = ["check_keys", "check_values"]
+__all__ = ["check_keys", "check_values", "moved"]
 
 _LONGEST = 1e12  # sums of squares, over 10^13 keys of this length or values of this size, still fit in float32
 
@@ -78,3 +79,18 @@ def check_values(argument: str, values: Any, rows: int, *, binary: bool) -> Tens
             allowed, remedy = "in [0, 1]", "Pass clicks and probabilities, not logits, or use task='regression'."
         raise ValueError(problem(argument, allowed, checked[~inside][0].item(), remedy))
     return checked
+
+
+def moved(given: Any, device: torch.device) -> Any:
+    """Return tensors, alone or by name, on a device; what is no tensor comes back, to be refused where it is checked.
+
+    Args:
+        given: A tensor, a mapping of them, or anything else.
+        device: Where they are wanted.
+
+    Returns:
+        The same there.
+    """
+    if isinstance(given, Mapping):
+        return {name: moved(values, device) for name, values in given.items()}
+    return given.to(device) if isinstance(given, Tensor) else given

@@ -175,12 +175,12 @@ class SAADataModule(OptionalHooks, ResumableData, LightningDataModule):
 
     @property
     def channels(self) -> int:
-        """Channels of an image."""
+        """Channels of an image; 0 where the user's transforms make them."""
         return self.parts.shape[0]
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
+        """Height and width in pixels; 0 where the user's transforms decide."""
         return self.parts.shape[1:]
 
     @property

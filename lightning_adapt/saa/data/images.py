@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,14 +57,14 @@ class ImageSource:
             images, labels = whole
             return images[chosen], labels[chosen]
         samples = [self.dataset[int(row)] for row in rows]
-        return self._stacked([image_of(sample) for sample in samples]), torch.tensor([label_of(one) for one in samples])
+        return self._stacked([image_of(sample) for sample in samples]), self._labels(samples)
 
     def labels(self) -> Tensor:
         """Return the labels of all images, -1 where there is none; reads every sample unless they are in memory."""
         whole = self._whole()
         if whole is not None:
             return whole[1]
-        return torch.tensor([label_of(self.dataset[row]) for row in range(len(self))])
+        return self._labels(self.dataset[row] for row in range(len(self)))
 
     def load(self) -> None:
         """Read what is to be kept in memory now, and not in each worker."""
@@ -76,10 +76,13 @@ class ImageSource:
             if self.in_memory:
                 samples = [self.dataset[row] for row in range(len(self))]
                 images = self._stacked([image_of(sample) for sample in samples])
-                self._tensors = images, torch.tensor([label_of(sample) for sample in samples])
+                self._tensors = images, self._labels(samples)
             else:
                 self._tensors = _of_tensor_dataset(self.dataset)
         return self._tensors
+
+    def _labels(self, samples: Iterable[Any]) -> Tensor:
+        return torch.tensor([label_of(sample, self.name) for sample in samples])
 
     def _stacked(self, images: list[Any]) -> Tensor:
         tensors = [to_uint8(image) for image in images]
@@ -112,14 +115,27 @@ def image_of(sample: Any) -> Any:
     return sample[0] if isinstance(sample, (tuple, list)) else sample
 
 
-def label_of(sample: Any) -> int:
-    """Return the label of a sample: its "label", its second part, or -1 for none."""
+def label_of(sample: Any, part: str = "labeled") -> int:
+    """Return the label of a sample: its "label", its second part, or -1 for none, also for what is none if unlabelled.
+
+    Args:
+        sample: What a data set gives.
+        part: "unlabeled" where labels are not used: file names and the like are no labels then.
+
+    Returns:
+        The class.
+
+    Raises:
+        TypeError: If there is something else in its place.
+    """
     label = sample.get("label") if isinstance(sample, Mapping) else None
     if isinstance(sample, (tuple, list)) and len(sample) > 1:
         label = sample[1]
     if label is None:
         return -1
-    if not hasattr(label, "__index__") or (isinstance(label, Tensor) and label.is_floating_point()):
+    if not hasattr(label, "__index__") or (isinstance(label, Tensor) and (label.is_floating_point() or label.ndim)):
+        if part == "unlabeled":
+            return -1
         raise TypeError(problem("label", "a whole number", label, "Number the classes from 0."))
     return int(label)
 
@@ -139,6 +155,9 @@ def to_uint8(image: Any) -> Tensor:
     """
     pil = sys.modules.get("PIL.Image")  # what is not imported cannot have made the image
     if pil is not None and isinstance(image, pil.Image):
+        if image.mode.startswith(("I", "F")):  # Pillow would cut what is above 255
+            remedy = "Scale its values to 0..255 in the data set, and make it uint8 of mode 'L'."
+            raise TypeError(problem("image", "of a mode of 8 bits a channel", image.mode, remedy))
         image = np.array(image if image.mode in ("L", "RGB") else image.convert("RGB"))
     if isinstance(image, np.ndarray):
         array = image[:, :, None] if image.ndim == 2 else image

@@ -102,7 +102,7 @@ class ViewedRows(Dataset[Any]):
 
     def _views(self, row: int, source: int) -> dict[str, Tensor]:
         sample, draw = self.dataset[source], getattr(row, "draw", None)
-        image, label = image_of(sample), torch.tensor(label_of(sample))
+        image, label = image_of(sample), torch.tensor(label_of(sample, self.part))
         if self.part == "plain":
             return {"image": _called(self.transforms.plain, "plain", image), "label": label}
         if self.part == "labeled":

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import ConcatDataset, Subset
 
 from lightning_adapt._shared.checks import problem
 from lightning_adapt._shared.loaders import LoaderConflictError
@@ -106,6 +107,8 @@ def read_parts(
 
 def _targets(dataset: Any, source: ImageSource) -> Tensor:
     try:
+        if _transforms_targets(dataset):
+            raise LoaderConflictError("The labels of batches are not those that the data set keeps.")
         targets = find_targets(dataset, place=1).long()  # a TensorDataset may have more than labels behind its images
     except LoaderConflictError:  # no attribute says it: read the samples, which are few unless the set is to be cut
         targets = source.labels()
@@ -113,6 +116,15 @@ def _targets(dataset: Any, source: ImageSource) -> Tensor:
         remedy = "Let it return (image, class) for a row, with classes numbered from 0."
         raise ValueError(problem("labeled", "a data set of (image, label)", dataset, remedy))
     return targets
+
+
+def _transforms_targets(dataset: Any) -> bool:
+    """Return whether a torchvision data set, also inside of others, gives other labels than it keeps."""
+    if isinstance(dataset, Subset):
+        return _transforms_targets(dataset.dataset)
+    if isinstance(dataset, ConcatDataset):
+        return any(map(_transforms_targets, dataset.datasets))
+    return getattr(dataset, "target_transform", None) is not None
 
 
 def _common_shape(labeled: Part, unlabeled: Part) -> tuple[int, int, int]:

@@ -134,8 +134,8 @@ class FixMatchModule(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         for argument in ("n_classes", "channels") if self.is_named else ("n_classes",):
             ours, theirs = getattr(self, argument), getattr(data, argument, None)
-            # labelled images may lack the last classes, but not have more of them
-            fits = theirs is None or (ours >= theirs if argument == "n_classes" else ours == theirs)
+            # labelled images may lack the last classes, but not have more of them; 0: the user's transforms decide
+            fits = theirs in (None, 0) or (ours >= theirs if argument == "n_classes" else ours == theirs)
             if not fits:
                 remedy = f"Pass {argument}={theirs}."
                 raise MisconfigurationException(problem(argument, f"that of the DataModule, {theirs}", ours, remedy))
