@@ -58,6 +58,8 @@ class RaisesWhenUsed:
         self.error = error
 
     def __iter__(self) -> NoReturn:
+        if isinstance(self.error, TypeError):  # Lightning would say that this is no loader, and not what went wrong
+            raise ValueError(str(self.error)) from self.error
         raise self.error
 
 

@@ -33,7 +33,7 @@ from lightning_adapt.rs2.reached import (
     reached_table,
     reaches,
 )
-from lightning_adapt.rs2.stopwatch import Stopwatch
+from lightning_adapt.rs2.stopwatch import PHASES, Stopwatch
 from lightning_adapt.rs2.time_figure import time_figure
 
 __all__ = ["TimeToAccuracy"]
@@ -304,7 +304,7 @@ class TimeToAccuracy(Callback):
         read_version(state_dict, STATE_VERSION, "TimeToAccuracy")
         if self._fitted and self._stage not in (None, "fit"):
             return  # `trainer.test(ckpt_path="best")` must not take back what came after that checkpoint
-        self._watch.seconds = dict(state_dict["seconds"])
+        self._watch.seconds = {phase: float(state_dict["seconds"][phase]) for phase in PHASES}
         self._watch.reported = dict(state_dict["reported"])
         self._source = state_dict["source"]
         self.curve = [Point(*point) for point in state_dict["curve"]]

@@ -104,4 +104,5 @@ def read_state(rounds: SelectionRounds, state: dict[str, Any]) -> None:
     rounds.duplicates[selection["duplicates"]] = True
     rounds.scores = torch.full((rounds.n,), float("nan"), dtype=torch.float64)
     rounds.scores[selection["scored_rows"]] = selection["scores"]
-    rounds.drawn, rounds.history = selection["drawn"], selection["history"]
+    rounds.drawn, rounds.history = [torch.as_tensor(rows) for rows in selection["drawn"]], selection["history"]
+    rounds.scores[torch.cat(rounds.drawn)]  # rows that there are

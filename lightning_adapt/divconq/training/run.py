@@ -301,5 +301,7 @@ class SelectionRun:
             state: What `state_dict` returned.
         """
         self._restored = {name: state[name] for name in NO_STATE} | {"embedder": state.get("embedder")}
+        if state["rounds"] is not None:
+            int(state["fingerprint"]["n"])  # what is damaged is told where it is read
         self._begun_round = state["begun_round"]
         self._start = None if state["start"] is None else TrainingStart.from_state(state["start"])

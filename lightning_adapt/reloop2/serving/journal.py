@@ -265,7 +265,7 @@ class Journal:
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # of texts in it that are none
             self.close()
             raise ValueError(f"{self.path} is no journal, or is damaged: {error}. {_REMEDY}") from error
 

@@ -254,4 +254,4 @@ def keys_of(columns: Mapping[str, Tensor]) -> Keys:
     """
     if _KEY in columns:
         return columns[_KEY]
-    return {name.split(".", 2)[2]: columns[name] for name in sorted(columns) if name.startswith(f"{_KEY}.")}
+    return {name.split(".", 2)[-1]: columns[name] for name in sorted(columns) if name.startswith(f"{_KEY}.")}

@@ -135,3 +135,8 @@ class Whitening(nn.Module):
         """Restore what `get_extra_state` returned; torch calls it when the buffers are loaded."""
         read_version(state, STATE_VERSION, "Whitening")
         self.n_rows, self.sealed = int(state["n_rows"]), bool(state["sealed"])
+        dim, projection = len(self.mean), self.projection
+        fits = self.scatter.shape in ((0, 0), (dim, dim)) and projection.ndim == 2 and len(projection) in (0, dim)
+        if self.mean.ndim != 1 or not fits:
+            shapes = [tuple(value.shape) for value in (self.mean, self.scatter, projection)]
+            raise ValueError(f"The saved state of Whitening is damaged: mean, scatter and projection have {shapes}.")
