@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import warnings
 from itertools import chain
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
@@ -125,26 +123,6 @@ def test_what_cannot_be_used_is_listed_once(tmp_path):
         again.setup("fit")
     assert again.codec.calls == 0
     assert again.report == made.report
-
-
-def test_what_could_not_be_read_is_tried_again(tmp_path, monkeypatch):
-    """A file looks the same when its owner has let others read it, or a newer library knows its kind."""
-    source = [{"audio": write_wav(tmp_path / f"{n}.wav", tone(0.5, n)), "text": "words"} for n in range(3)]
-    opened = soundfile.SoundFile
-
-    def refuses(path, *given, **options):
-        if b"1.wav" in os.fsencode(path):
-            raise PermissionError("Permission denied")
-        return opened(path, *given, **options)
-
-    monkeypatch.setattr(soundfile, "SoundFile", refuses)
-    with pytest.warns(UserWarning, match="1 of 3 recordings .* 1 cannot be read"):
-        data(source).setup("fit")
-    monkeypatch.setattr(soundfile, "SoundFile", opened)
-    made = data(source)
-    made.setup("fit")
-    assert len(made.train_set) == 3
-    assert not made.report.left_out
 
 
 def test_nothing_left_is_an_error(tmp_path):

@@ -118,8 +118,7 @@ class SpeechSets:
         cache = CodeCache(self.cache_dir, self.preparation.settings(codec))
         arguments: tuple[Any, ...] = (source, codec, self.cache_dir, self.preparation)
         found = find_encoded(*arguments, cache=cache)
-        # what could not be read may be readable now, by another owner or a newer library: its file looks the same
-        if found is None or (may_write and "cannot be read" in found.report.reasons):
+        if found is None:
             self._check_writer(may_write, f"the codes of `{origin}`")
             found = encode_source(*arguments, cache=cache, progress=self.progress)
         return found
