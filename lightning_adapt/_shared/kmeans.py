@@ -103,7 +103,7 @@ def kmeans(
     for repeat in range(repeats if given is None else 1):
         start = rows.take(start_rows(rows, k, seed, repeat)) if given is None else given
         with exact_float32(rows.device):
-            run = _ENGINES[chosen](rows, start, iterations, seed)
+            run = _ENGINES[chosen](rows, start, iterations, int(seed) & _SEED_MASK)
             found.append(_ended(rows, run, _name(chosen, rows.device)))
     return min(found, key=lambda result: result.inertia)
 
@@ -197,7 +197,7 @@ def _faiss(rows: Rows, start: Tensor, iterations: int, seed: int) -> _Run:
 
     # no sample and no word about few rows per center; that every number is finite has been checked
     wanted: dict[str, Any] = {"max_points_per_centroid": rows.n, "min_points_per_centroid": 1}
-    wanted |= {"niter": iterations, "seed": int(seed) & _SEED_MASK, "check_input_data_for_NaNs": False}
+    wanted |= {"niter": iterations, "seed": seed, "check_input_data_for_NaNs": False}
     clustering = faiss.Kmeans(rows.d, len(start), **wanted)
     clustering.train(rows.whole(), init_centroids=start.numpy())
     found: Any = clustering.centroids
@@ -208,7 +208,7 @@ def _sklearn(rows: Rows, start: Tensor, iterations: int, seed: int) -> _Run:
     from sklearn.cluster import MiniBatchKMeans
 
     settings: dict[str, Any] = {"n_init": 1, "compute_labels": False, "batch_size": _SKLEARN_BATCH}
-    settings |= {"max_iter": max(2, iterations), "random_state": int(seed) & _SEED_MASK}  # it fails after a single step
+    settings |= {"max_iter": max(2, iterations), "random_state": seed}  # it fails after a single step
     fitted = MiniBatchKMeans(len(start), init=start.numpy(), **settings).fit(rows.whole())
     return _Run(torch.from_numpy(fitted.cluster_centers_), fitted.n_iter_)
 

@@ -45,11 +45,12 @@ class StageMetrics:
             ValueError: If labels of clicks are neither 0 nor 1.
         """
         self._used = True
-        if self.clicks is not None and bool(((labels != 0) & (labels != 1)).any()):
-            soft = labels[(labels != 0) & (labels != 1)][0].item()
-            remedy = "Pass log_base=False: the memory takes labels between 0 and 1, AUC and calibration do not."
-            raise ValueError(problem("label_fn", "a function that returns 0 or 1 where log_base=True", soft, remedy))
         if self.clicks is not None:
+            soft = labels[(labels != 0) & (labels != 1)]
+            if len(soft):
+                allowed = "a function that returns 0 or 1 where log_base=True"
+                remedy = "Pass log_base=False: the memory takes labels between 0 and 1, AUC and calibration do not."
+                raise ValueError(problem("label_fn", allowed, soft[0].item(), remedy))
             self.clicks.update(served.served, labels, base=served.base, index=ids)
         else:
             self.errors["mse"].update(served.served, labels)

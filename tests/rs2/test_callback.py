@@ -178,31 +178,29 @@ def test_two_callbacks_for_two_loaders():
     assert trainer.check_val_every_n_epoch == 1
 
 
-def test_a_stream_beside_the_sampled_loader():
+def beside_a_stream(n, mode):
     class Stream(IterableDataset):
         def __iter__(self):
-            yield from torch.zeros(100, 1)
+            yield from torch.zeros(n, 1)
 
+    return CombinedLoader({"a": row_loader(), "b": DataLoader(Stream(), batch_size=4)}, mode)
+
+
+def test_a_stream_beside_the_sampled_loader():
     class First(Module):
         def training_step(self, batch, batch_idx):
             return super().training_step(batch["a"], batch_idx)
 
-    loaders = CombinedLoader({"a": row_loader(), "b": DataLoader(Stream(), batch_size=4)}, "min_size")
-    _, module = fit(RS2Callback(0.25, loader="a"), module=First(), train=loaders)
+    _, module = fit(RS2Callback(0.25, loader="a"), module=First(), train=beside_a_stream(100, "min_size"))
     assert module.rounds == planned(0.25, 4)
 
 
 def test_a_stream_that_decides_about_the_length_of_an_epoch():
-    class Stream(IterableDataset):
-        def __iter__(self):
-            yield from torch.zeros(20, 1)
-
     class Both(Module):
         def training_step(self, batch, batch_idx):
             return super().training_step(batch["a"], batch_idx) if batch["a"] is not None else None
 
-    loaders = CombinedLoader({"a": row_loader(), "b": DataLoader(Stream(), batch_size=4)}, "max_size")
-    _, module = fit(RS2Callback(0.25, loader="a"), module=Both(), train=loaders)
+    _, module = fit(RS2Callback(0.25, loader="a"), module=Both(), train=beside_a_stream(20, "max_size"))
     assert module.rounds == planned(0.25, 4)
     assert module.validated_after == [3]
 

@@ -202,6 +202,7 @@ class WaitingRows:
         self._columns = {
             name.removeprefix("column."): values.clone() for name, values in state.items() if name.startswith("column.")
         }
+        keys_of(self._columns)  # a damaged name is told where the file is read
         self._free = []
 
     def _make_room(self, n_rows: int, columns: Mapping[str, Tensor]) -> None:
@@ -254,4 +255,4 @@ def keys_of(columns: Mapping[str, Tensor]) -> Keys:
     """
     if _KEY in columns:
         return columns[_KEY]
-    return {name.split(".", 2)[-1]: columns[name] for name in sorted(columns) if name.startswith(f"{_KEY}.")}
+    return {name.split(".", 2)[2]: columns[name] for name in sorted(columns) if name.startswith(f"{_KEY}.")}
